@@ -1,0 +1,46 @@
+"""Matrices and tables. Matrices are stored (in, out): the form that streams best at batch 1."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from layers_jax.precision import Precision
+
+
+def normal_init(
+    rngs: nnx.Rngs, shape: tuple[int, ...], precision: Precision, *, fan_in: int
+) -> nnx.Param:
+    """A parameter of the given shape, N(0, 1/fan_in)."""
+    values = jax.random.normal(rngs.params(), shape) * fan_in**-0.5
+    return nnx.Param(values.astype(precision.params))
+
+
+class Linear(nnx.Module):
+    """`y = x @ kernel`, no bias; kernel [D, E]."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, precision: Precision, rngs: nnx.Rngs):
+        self.kernel = normal_init(rngs, (in_dim, out_dim), precision, fan_in=in_dim)
+        self.precision = precision
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
+        """`x[..., D]` -> `[..., E]` in the compute format."""
+        return self.precision.dot(x, self.kernel[...])
+
+
+class Embedding(nnx.Module):
+    """A table [V, D]; id -1 ("unknown") gives the zero vector.
+
+    Source: `ScaledEmbedding` in moshi/models/lm_utils.py.
+    """
+
+    def __init__(self, num_entries: int, dim: int, *, precision: Precision, rngs: nnx.Rngs):
+        self.table = normal_init(rngs, (num_entries, dim), precision, fan_in=dim)
+        self.precision = precision
+
+    def __call__(
+        self, ids: Int[Array, "*B"], first_row: Int[Array, "*#B"] | int = 0
+    ) -> Float[Array, "*B D"]:
+        """Rows `first_row + ids`; `first_row` picks one of several tables laid end to end."""
+        rows = self.table[...][first_row + jnp.maximum(ids, 0)]
+        return jnp.where(ids[..., None] == -1, 0, rows).astype(self.precision.compute)

@@ -1,0 +1,244 @@
+"""Pre-norm transformer: full and step form of one block, layers listed or stacked.
+
+Decoding keeps a list of layers and unrolls it, since stacked weights are copied by a GPU layer by
+layer. Training stacks the same layers on a leading axis and scans them with rematerialisation.
+Source: `StreamingTransformer` in moshi/modules/transformer.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from layers_jax.attention import RingCache, RingRule, attend, ring_positions, visible
+from layers_jax.functional import Params, bind, split
+from layers_jax.linear import normal_init
+from layers_jax.mlp import GatedMlp, Mlp
+from layers_jax.norm import LayerNorm, LayerScale, RMSNorm
+from layers_jax.precision import Precision
+from layers_jax.rope import RopeLayout, apply_rope
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape of a stack of blocks.
+
+    Attributes:
+      dim: model width D.
+      num_heads: query heads; head width H = dim / num_heads.
+      num_layers: depth L.
+      hidden: inner width F of the feed-forward block.
+      context: how many tokens back a query sees, itself included; also the ring's capacity.
+      max_period: longest RoPE period in tokens.
+      rope: how RoPE pairs channels.
+      kv_repeat: query heads that share one key head.
+      norm: "rms" (language model) or "layer" (codec).
+      mlp: "gated" SiLU or "gelu".
+      layer_scale: initial residual factor, None for no factor.
+      ring: which reference's ring rule holds once the ring is full.
+    """
+
+    dim: int
+    num_heads: int
+    num_layers: int
+    hidden: int
+    context: int
+    max_period: float = 10_000
+    rope: RopeLayout = "interleaved"
+    kv_repeat: int = 1
+    norm: Literal["rms", "layer"] = "rms"
+    mlp: Literal["gated", "gelu"] = "gated"
+    layer_scale: float | None = None
+    ring: RingRule = "kyutai"
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "num_heads", "num_layers", "hidden", "context", "kv_repeat"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.dim % (2 * self.num_heads):
+            raise ValueError(
+                f"dim is {self.dim}, expected a multiple of 2 * {self.num_heads} heads"
+            )
+        if self.num_heads % self.kv_repeat:
+            raise ValueError(
+                f"kv_repeat is {self.kv_repeat}, expected a divisor of {self.num_heads}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width H of a head."""
+        return self.dim // self.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Key heads N."""
+        return self.num_heads // self.kv_repeat
+
+
+class Attention(nnx.Module):
+    """The projections of attention: qkv [D, N, R + 2, H] (R queries, key, value a key head), out.
+
+    One fused matrix with the heads as an axis of their own: one matmul a token, and a split over
+    heads divides queries, keys and values alike.
+    """
+
+    def __init__(self, config: TransformerConfig, *, precision: Precision, rngs: nnx.Rngs):
+        groups, width = config.num_kv_heads, config.kv_repeat + 2
+        shape = (config.dim, groups, width, config.head_dim)
+        self.qkv = normal_init(rngs, shape, precision, fan_in=config.dim)
+        self.out = normal_init(rngs, (config.dim, config.dim), precision, fan_in=config.dim)
+        self.precision = precision
+
+    def project(
+        self, x: Float[Array, "B T D"]
+    ) -> tuple[Float[Array, "B T N R H"], Float[Array, "B T N H"], Float[Array, "B T N H"]]:
+        """Queries, keys and values of each token."""
+        qkv = self.precision.dot(x, self.qkv[...])
+        return qkv[..., :-2, :], qkv[..., -2, :], qkv[..., -1, :]
+
+    def merge(self, heads: Float[Array, "B T N R H"]) -> Float[Array, "B T D"]:
+        """Output projection of the joined heads."""
+        batch, length = heads.shape[:2]
+        return self.precision.dot(heads.reshape(batch, length, -1), self.out[...])
+
+
+class Block(nnx.Module):
+    """One layer: attention and feed-forward, each on a normed residual branch."""
+
+    def __init__(self, config: TransformerConfig, *, precision: Precision, rngs: nnx.Rngs):
+        norm = RMSNorm if config.norm == "rms" else LayerNorm
+        mlp = GatedMlp if config.mlp == "gated" else Mlp
+        self.norm1 = norm(config.dim, precision=precision, rngs=rngs)
+        self.attention = Attention(config, precision=precision, rngs=rngs)
+        self.norm2 = norm(config.dim, precision=precision, rngs=rngs)
+        self.mlp = mlp(config.dim, config.hidden, precision=precision, rngs=rngs)
+        scales = [
+            None
+            if config.layer_scale is None
+            else LayerScale(config.dim, config.layer_scale, precision=precision, rngs=rngs)
+            for _ in range(2)
+        ]
+        self.layer_scale1, self.layer_scale2 = scales
+        self.config, self.precision = config, precision
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        offset: Int[Array, " B"],
+        cache: RingCache | None,
+        mask: Bool[Array, " B"] | None,
+    ) -> tuple[Float[Array, "B T D"], RingCache | None]:
+        """T tokens from position `offset`; a cache is written to before the tokens attend."""
+        config = self.config
+        length = x.shape[1]
+        positions = offset[:, None] + jnp.arange(length)
+        queries, keys, values = self.attention.project(self.norm1(x))
+        flat = queries.reshape(*queries.shape[:2], config.num_heads, config.head_dim)
+        queries = self._rope(flat, positions).reshape(queries.shape)
+        keys = self._rope(keys, positions)
+        if cache is None:
+            key_positions = positions
+            seen_keys, seen_values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
+        else:
+            assert mask is not None
+            cache = cache.write(keys, values, offset, mask)
+            key_positions = ring_positions(offset, length, cache.capacity, config.ring)
+            compute = self.precision.compute
+            seen_keys, seen_values = cache.keys.astype(compute), cache.values.astype(compute)
+        seen = visible(positions, key_positions, config.context)
+        heads = attend(queries, seen_keys, seen_values, seen, self.precision.matmul)
+        x = x + self._scaled(self.layer_scale1, self.attention.merge(heads))
+        return x + self._scaled(self.layer_scale2, self.mlp(self.norm2(x))), cache
+
+    def _rope(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        return apply_rope(x, positions, max_period=self.config.max_period, layout=self.config.rope)
+
+    @staticmethod
+    def _scaled(scale: LayerScale | None, branch: jax.Array) -> jax.Array:
+        return branch if scale is None else scale(branch)
+
+
+class Transformer(nnx.Module):
+    """A stack of blocks. `stacked` holds one block whose parameters have a leading layer axis."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        precision: Precision,
+        stacked: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        def block(layer_rngs: nnx.Rngs) -> Block:
+            return Block(config, precision=precision, rngs=layer_rngs)
+
+        if stacked:
+            keys = jax.random.split(rngs.params(), config.num_layers)
+            self.layers = nnx.vmap(lambda key: block(nnx.Rngs(key)))(keys)
+        else:
+            self.layers = nnx.List([block(rngs) for _ in range(config.num_layers)])
+        self.config, self.precision = config, precision
+
+    def init_caches(self, batch: int, capacity: int | None = None) -> list[RingCache]:
+        """An empty ring a layer; `capacity` below the context is for shorter sessions."""
+        config = self.config
+        slots = min(config.context, capacity or config.context)
+        return [
+            RingCache.zeros(
+                batch, config.num_kv_heads, slots, config.head_dim, self.precision.cache
+            )
+            for _ in range(config.num_layers)
+        ]
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """All tokens of a sequence at once, from position 0."""
+        offset = jnp.zeros(x.shape[0], jnp.int32)
+        if not isinstance(self.layers, Block):
+            for layer in self.layers:
+                x, _ = layer(x, offset, None, None)
+            return x
+        template = self.layers
+
+        def body(x: jax.Array, params: Params) -> tuple[jax.Array, None]:
+            return bind(template, params)(x, offset, None, None)[0], None
+
+        _, params = split(self.layers)
+        x, _ = jax.lax.scan(jax.checkpoint(body, prevent_cse=False), x, params)
+        return x
+
+    def step(
+        self,
+        x: Float[Array, "B T D"],
+        caches: list[RingCache],
+        offset: Int[Array, " B"],
+        mask: Bool[Array, " B"],
+    ) -> tuple[Float[Array, "B T D"], list[RingCache]]:
+        """The next T tokens of each row, read from and written to the rings.
+
+        Raises:
+          ValueError: the module is stacked (a scan would copy every layer's weights on a GPU).
+        """
+        if isinstance(self.layers, Block):
+            raise ValueError(
+                "stacked layers got a step, expected a list; call unstack_layers first"
+            )
+        new = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x, written = layer(x, offset, cache, mask)
+            assert written is not None
+            new.append(written)
+        return x, new
+
+
+def stack_layers(layers: list[Any]) -> Any:
+    """The parameter trees of L equal layers as one tree with a leading axis L (training form)."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+
+def unstack_layers(stacked: Any) -> list[Any]:
+    """Inverse of `stack_layers` (decoding and saved form)."""
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    return [jax.tree.map(lambda leaf: leaf[index], stacked) for index in range(count)]  # noqa: B023
