@@ -1,0 +1,34 @@
+"""Moshi: Kyutai's full-duplex speech-text model (arXiv 2410.00037) as one compiled step."""
+
+from helium_jax.config import MoshiConfig, moshi_7b, nano
+from helium_jax.delays import apply_delays, undo_delays
+from helium_jax.forward import Logits, forward, forward_text, stack_layers, unstack_layers
+from helium_jax.model import Moshi
+from helium_jax.sampling import Sampler, Sampling
+from helium_jax.session import DuplexFrame, DuplexSession
+from helium_jax.state import MoshiState, StepOutput, init_state
+from helium_jax.step import step
+from helium_jax.text import TextTokenizer
+
+__all__ = [
+    "DuplexFrame",
+    "DuplexSession",
+    "Logits",
+    "Moshi",
+    "MoshiConfig",
+    "MoshiState",
+    "Sampler",
+    "Sampling",
+    "StepOutput",
+    "TextTokenizer",
+    "apply_delays",
+    "forward",
+    "forward_text",
+    "init_state",
+    "moshi_7b",
+    "nano",
+    "stack_layers",
+    "step",
+    "undo_delays",
+    "unstack_layers",
+]

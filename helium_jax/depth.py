@@ -1,0 +1,100 @@
+"""The depth transformer: the codebooks of one frame, one after the other.
+
+Source: `depformer` in moshi/models/lm.py.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from helium_jax.config import MoshiConfig
+from layers_jax import Embedding, Linear, Precision, RMSNorm
+from layers_jax.attention import attend
+from layers_jax.mlp import GatedMlp
+from layers_jax.transformer import Attention
+
+
+class DepthBlock(nnx.Module):
+    """A layer whose matrices exist once a codebook; its norms are shared."""
+
+    def __init__(self, config: MoshiConfig, *, precision: Precision, rngs: nnx.Rngs):
+        shape = config.depth
+        self.norm1 = RMSNorm(shape.dim, precision=precision, rngs=rngs)
+        self.norm2 = RMSNorm(shape.dim, precision=precision, rngs=rngs)
+        self.attention = nnx.List(
+            [Attention(shape, precision=precision, rngs=rngs) for _ in range(config.dep_q)]
+        )
+        self.mlp = nnx.List(
+            [
+                GatedMlp(shape.dim, shape.hidden, precision=precision, rngs=rngs)
+                for _ in range(config.dep_q)
+            ]
+        )
+        self.precision = precision
+
+    def __call__(
+        self, x: Float[Array, "B 1 D"], codebook: int, past: list[tuple[jax.Array, jax.Array]]
+    ) -> Float[Array, "B 1 D"]:
+        """Position `codebook` of the frame; its key and value are appended to `past`."""
+        attention = self.attention[codebook]
+        queries, keys, values = attention.project(self.norm1(x))
+        past.append((keys, values))
+        all_keys, all_values = (
+            jnp.concatenate(parts, axis=1).swapaxes(1, 2) for parts in zip(*past, strict=True)
+        )
+        seen = jnp.ones((x.shape[0], 1, len(past)), bool)
+        heads = attend(queries, all_keys, all_values, seen, self.precision.matmul)
+        x = x + attention.merge(heads)
+        return x + self.mlp[codebook](self.norm2(x))
+
+
+class DepthTransformer(nnx.Module):
+    """Codebook k from the frame's hidden state, its text token and codebooks 0..k-1."""
+
+    def __init__(self, config: MoshiConfig, *, precision: Precision, rngs: nnx.Rngs):
+        dim, card, steps = config.depformer_dim, config.card, config.dep_q
+
+        def linear(in_dim: int, out_dim: int) -> Linear:
+            return Linear(in_dim, out_dim, precision=precision, rngs=rngs)
+
+        def table(entries: int) -> Embedding:
+            return Embedding(entries, dim, precision=precision, rngs=rngs)
+
+        self.inputs = nnx.List([linear(config.dim, dim) for _ in range(steps)])
+        self.text_embedding = table(config.text_card + 1)
+        self.audio_embeddings = nnx.List([table(card + 1) for _ in range(steps - 1)])
+        self.layers = nnx.List(
+            [
+                DepthBlock(config, precision=precision, rngs=rngs)
+                for _ in range(config.depformer_num_layers)
+            ]
+        )
+        self.heads = nnx.List([linear(dim, card) for _ in range(steps)])
+        self.precision = precision
+
+    def unroll(
+        self,
+        hidden: Float[Array, "B D"],
+        text: Int[Array, " B"],
+        choose: Callable[[int, Float[Array, "B V"]], Int[Array, " B"]],
+    ) -> None:
+        """Calls `choose(k, logits)` for each codebook k in turn and feeds its answer to the next.
+
+        Decoding chooses by sampling, teacher forcing by looking the token up: one program for both.
+
+        Args:
+          hidden: normed temporal output.
+          text: the frame's text token, -1 for unknown.
+          choose: gives the token of codebook k from its logits, which are in `precision.logits`.
+        """
+        past: list[list[tuple[jax.Array, jax.Array]]] = [[] for _ in self.layers]
+        token = text
+        for k, head in enumerate(self.heads):
+            table = self.text_embedding if k == 0 else self.audio_embeddings[k - 1]
+            x = (self.inputs[k](hidden) + table(token))[:, None]
+            for layer, layer_past in zip(self.layers, past, strict=True):
+                x = layer(x, k, layer_past)
+            token = choose(k, head(x[:, 0]).astype(self.precision.logits))

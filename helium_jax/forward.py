@@ -1,0 +1,87 @@
+"""The teacher-forced forward: all frames of a recorded session at once.
+
+Source: `LMModel.forward` in moshi/models/lm.py.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+import layers_jax
+from helium_jax.delays import apply_delays, undo_delays
+from helium_jax.model import Moshi
+from layers_jax import bind
+from layers_jax.functional import Params
+
+
+class Logits(NamedTuple):
+    """Logits of each training frame; masks are False where a target is unknown or cut off."""
+
+    text: Float[Array, "B T V"]
+    text_mask: Bool[Array, "B T"]
+    audio: Float[Array, "B Q T W"]
+    audio_mask: Bool[Array, "B Q T"]
+
+
+def forward(lm: Moshi, params: Params, codes: Int[Array, "B K T"]) -> Logits:
+    """Logits for the text and the generated codebooks of every frame.
+
+    Args:
+      lm: the model's definition (static), listed or stacked.
+      params: its parameters, in the same layout.
+      codes: text, agent and user streams by training frame; -1 where unknown.
+    """
+    model = bind(lm, params)
+    config = lm.config
+    hidden, targets = _hidden(model, codes)
+    batch, length, _ = hidden.shape
+
+    def rows(x: jax.Array) -> jax.Array:
+        return x.reshape(batch * length, *x.shape[2:])
+
+    audio = []
+
+    def choose(k: int, logits: jax.Array) -> jax.Array:
+        audio.append(logits.reshape(batch, length, -1))
+        return rows(targets[:, 1 + k])
+
+    model.depth.unroll(rows(hidden), rows(targets[:, 0]), choose)
+    delays = config.delays[1 : 1 + config.dep_q]
+    undelayed, known = undo_delays(jnp.stack(audio, axis=1), delays)
+    return Logits(
+        text=model.text_logits(hidden),
+        text_mask=codes[:, 0] != -1,
+        audio=undelayed,
+        audio_mask=known & (codes[:, 1 : 1 + config.dep_q] != -1),
+    )
+
+
+def forward_text(lm: Moshi, params: Params, codes: Int[Array, "B K T"]) -> Float[Array, "B T V"]:
+    """Text logits of every frame: the temporal side alone, which is what the policy trains."""
+    model = bind(lm, params)
+    hidden, _ = _hidden(model, codes)
+    return model.text_logits(hidden)
+
+
+def _hidden(model: Moshi, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Temporal output [B, T, D], and the delayed grid [B, K, T] that it predicts."""
+    config = model.config
+    initial = jnp.array(config.initial_tokens)[:, None]
+    targets = apply_delays(codes, config.delays, config.initial_tokens)
+    first = jnp.broadcast_to(initial, (codes.shape[0], config.num_streams, 1)).astype(codes.dtype)
+    fed = jnp.concatenate([first, targets[:, :, :-1]], axis=2)
+    return model.hidden(fed), targets
+
+
+def stack_layers(params: Params) -> Params:
+    """Parameters with the temporal layers on one leading axis: for `Moshi(stacked=True)`."""
+    layers = layers_jax.stack_layers(params["temporal"]["layers"])
+    return {**params, "temporal": {"layers": layers}}
+
+
+def unstack_layers(params: Params) -> Params:
+    """Inverse of `stack_layers`."""
+    layers = layers_jax.unstack_layers(params["temporal"]["layers"])
+    return {**params, "temporal": {"layers": layers}}
