@@ -1,0 +1,24 @@
+"""Checkpoints in and out: PyTorch releases to our parameter trees and back, bit for bit."""
+
+from convert.checkpoint import Checkpoint, read_configs
+from convert.errors import ConversionError
+from convert.export import export_mimi, export_moshi, to_torch
+from convert.folders import to_jax
+from convert.load import load_mimi, load_moshi, params_from_tensors
+from convert.verify import Comparison, Difference, compare
+
+__all__ = [
+    "Checkpoint",
+    "Comparison",
+    "ConversionError",
+    "Difference",
+    "compare",
+    "export_mimi",
+    "export_moshi",
+    "load_mimi",
+    "load_moshi",
+    "params_from_tensors",
+    "read_configs",
+    "to_jax",
+    "to_torch",
+]

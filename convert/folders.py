@@ -1,0 +1,128 @@
+"""Folder to folder: a release to orbax checkpoints and back, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import CONVERSION_NAME, PARTS, Checkpoint, Part, read_configs
+from convert.errors import ConversionError
+from convert.orbax_io import save_tree
+from convert.sources import Source, abstract_params, open_source
+from layers_jax import atomic_path
+
+# `progress(what, count)` starts a stretch of `count` tensors; what it returns is called after each.
+Tick = Callable[[], None]
+Progress = Callable[[str, int], Tick]
+
+
+def silent(what: str, count: int) -> Tick:
+    """Progress that nobody sees."""
+    del what, count
+    return lambda: None
+
+
+def to_jax(
+    source: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    *,
+    progress: Progress = silent,
+) -> None:
+    """Converts a release to orbax checkpoints, the JSON files and the tokenizer beside them.
+
+    Raises:
+      ConversionError: the source cannot be used, or is no release.
+      FileNotFoundError: a file that its config names is not there.
+      FileExistsError: `directory` is in use.
+    """
+    origin = read_configs(source)
+    if origin.is_jax:
+        problem = "got a converted folder, expected a release; it can be used as it is"
+        raise ConversionError([problem], subject=str(source))
+    with new_folder(directory) as folder:
+        entries = {part: _save_part(origin, part, folder, progress) for part in PARTS}
+        _copy_side_files(origin, folder)
+        (folder / CONVERSION_NAME).write_text(json.dumps(entries) + "\n")
+
+
+def _save_part(origin: Checkpoint, part: Part, folder: Path, progress: Progress) -> dict[str, Any]:
+    with open_source(origin, part, abstract_params(origin.config(part))) as weights:
+        tick = progress(f"reading {part}", weights.num_leaves)
+
+        def place(leaf: np.ndarray) -> np.ndarray:
+            tick()
+            return leaf
+
+        save_tree(folder / part, weights.tree(None, place))
+        # What our leaves do not tell, so that the file can be given back exactly.
+        return {"formats": weights.formats, "metadata": dict(weights.metadata)}
+
+
+def write_release(
+    origin: Checkpoint,
+    directory: str | os.PathLike[str],
+    weights: Source,
+    *,
+    progress: Progress = silent,
+) -> None:
+    """Writes a release: `weights` as the language model, everything else as `origin` has it.
+
+    Raises:
+      ConversionError: the codec of `origin` cannot be used.
+      FileNotFoundError: a file that its config names is not there.
+      FileExistsError: `directory` is in use.
+    """
+    with new_folder(directory) as folder:
+        _write(weights, folder / origin.file_name("moshi"), progress)
+        mimi = folder / origin.file_name("mimi")
+        if origin.is_jax:
+            with open_source(origin, "mimi", abstract_params(origin.mimi)) as codec:
+                _write(codec, mimi, progress)
+        else:
+            _copy(origin.weights("mimi"), mimi)
+        _copy_side_files(origin, folder)
+
+
+@contextmanager
+def new_folder(directory: str | os.PathLike[str]) -> Generator[Path, None, None]:
+    """A folder to fill, which takes its name when the block succeeds.
+
+    Raises:
+      FileExistsError: something that is not an empty folder has that name.
+    """
+    target = Path(directory)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(
+            f"cannot write {target}: got something there, expected a new or an empty folder;"
+            " remove it or choose another name"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as folder:
+        folder.mkdir()
+        yield folder
+
+
+def _write(weights: Source, path: Path, progress: Progress) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights.write(path, progress(f"writing {path.name}", len(weights.tensors)))
+
+
+def _copy_side_files(origin: Checkpoint, folder: Path) -> None:
+    for name in origin.side_files:
+        _copy(origin.directory / name, folder / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise FileNotFoundError(
+            f"cannot read {source}: got no file there, expected it from config.json; fetch it"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

@@ -1,0 +1,94 @@
+"""Checkpoint folder in, model out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from convert.checkpoint import read_configs
+from convert.rules import flatten, plan
+from convert.safetensors_io import MemoryTensors
+from convert.sources import (
+    abstract_mimi,
+    abstract_moshi,
+    abstract_params,
+    open_source,
+    rules_of,
+)
+from convert.tree import read_tree
+from helium_jax import Moshi, MoshiConfig
+from layers_jax import Precision, split
+from layers_jax.functional import Params
+from mimi_jax import Mimi, MimiConfig
+
+
+def load_moshi(
+    directory: str | os.PathLike[str], *, precision: Precision | None = None
+) -> tuple[Moshi, Params]:
+    """Loads the language model of a checkpoint folder: a release, or what `to-jax` made of one.
+
+    One tensor is converted at a time; what is finished is on the default device.
+
+    Args:
+      directory: the folder.
+      precision: number formats; parameters are cast to its `params` (bf16 to f32 is exact). None
+        keeps the stored format of each, and computes in bf16 if that is all there is, else in f32.
+
+    Returns:
+      The module, holding shapes only, and its parameters.
+
+    Raises:
+      ConversionError: config or weights cannot be used; lists every problem of that file.
+      FileNotFoundError: the weights that the config names are not there.
+    """
+    checkpoint = read_configs(directory)
+    module = abstract_moshi(checkpoint.lm, precision or Precision.f32())
+    with open_source(checkpoint, "moshi", split(module)[1]) as source:
+        params = source.tree(np.dtype(precision.params) if precision else None, jax.device_put)
+        if precision is None and set(source.formats.values()) == {"BF16"}:
+            module = abstract_moshi(checkpoint.lm, Precision.bf16())
+    return module, params
+
+
+def load_mimi(directory: str | os.PathLike[str]) -> tuple[Mimi, Params]:
+    """Loads the codec of a checkpoint folder, always in f32.
+
+    Returns:
+      The module, holding shapes only, and its parameters. As many codebooks are in use as the
+      language model of the folder needs.
+
+    Raises:
+      ConversionError: config or weights cannot be used; lists every problem of that file.
+      FileNotFoundError: the weights that the config names are not there.
+    """
+    checkpoint = read_configs(directory)
+    module = abstract_mimi(checkpoint.mimi)
+    with open_source(checkpoint, "mimi", split(module)[1]) as source:
+        return module, source.tree(np.dtype(np.float32), jax.device_put)
+
+
+def params_from_tensors(
+    config: MoshiConfig | MimiConfig,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    dtype: DTypeLike = jnp.float32,
+) -> Params:
+    """The parameters of a model from PyTorch tensors that are in memory, under any known names.
+
+    Args:
+      config: shape of a language model or a codec.
+      tensors: name -> values.
+      dtype: format of the parameters.
+
+    Raises:
+      ConversionError: the tensors are not those of `config`; lists every problem.
+    """
+    shapes, memory = abstract_params(config), MemoryTensors(tensors)
+    leaves = {path: leaf.shape for path, leaf in flatten(shapes).items()}
+    made = plan(rules_of(config), leaves, memory.tensors, subject="tensors")
+    return read_tree(made, memory, shapes, dtype=np.dtype(dtype), place=jnp.array)
