@@ -1,0 +1,61 @@
+"""Rewards: speech intervals of both channels, and the rules of interactivity over them.
+
+Rules are pure functions of a `Dialogue`; they return a number, or None for *missing*.
+"""
+
+from rewards.backchannel import BackchannelConfig, backchanneling
+from rewards.dialogue import Dialogue
+from rewards.interruption import InterruptionConfig, user_interruption
+from rewards.intervals import (
+    Interval,
+    clip,
+    merge,
+    pauses,
+    runs,
+    shift,
+    total_s,
+    utterances,
+)
+from rewards.pause import PauseConfig, pause_handling
+from rewards.registry import REWARDS, Reward, register, reward_axes, rewards_for, score
+from rewards.resample import resample_24k_to_16k
+from rewards.stored import Scored, score_file
+from rewards.timestamps import VadConfig, detect_speech, speech_intervals
+from rewards.turn_taking import TurnTakingConfig, response_delay_s, response_start_s, turn_taking
+from rewards.vad import load_vad, speech_probabilities
+
+__all__ = [
+    "REWARDS",
+    "BackchannelConfig",
+    "Dialogue",
+    "InterruptionConfig",
+    "Interval",
+    "PauseConfig",
+    "Reward",
+    "Scored",
+    "TurnTakingConfig",
+    "VadConfig",
+    "backchanneling",
+    "clip",
+    "detect_speech",
+    "load_vad",
+    "merge",
+    "pause_handling",
+    "pauses",
+    "register",
+    "resample_24k_to_16k",
+    "response_delay_s",
+    "response_start_s",
+    "reward_axes",
+    "rewards_for",
+    "runs",
+    "score",
+    "score_file",
+    "shift",
+    "speech_intervals",
+    "speech_probabilities",
+    "total_s",
+    "turn_taking",
+    "user_interruption",
+    "utterances",
+]

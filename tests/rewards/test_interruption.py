@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from rewards import Dialogue, InterruptionConfig, user_interruption
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "reward_examples.json"
+EXAMPLES = json.loads(GOLDEN.read_text())
+FIELDS = {
+    "early": "early",
+    "early_floor": "early_floor",
+    "min_utt": "min_utterance_s",
+    "run_gap": "run_gap_s",
+    "utt_gap": "utterance_gap_s",
+    "cross_tol": "cross_tolerance_s",
+    "cap": "cap",
+}
+
+
+def config_of(params):
+    return InterruptionConfig(**{FIELDS[name]: value for name, value in params.items()})
+
+
+def reward(agent, **config):
+    dialogue = Dialogue.from_dict({"duration_s": 18.0, "agent": agent, "interruption": [9.0, 12.0]})
+    return user_interruption(dialogue, InterruptionConfig(**config))
+
+
+def test_defaults_are_the_published_ones():
+    assert config_of(EXAMPLES["_defaults"]["user_interruption"]) == InterruptionConfig()
+
+
+@pytest.mark.parametrize(
+    "example", EXAMPLES["user_interruption"], ids=lambda example: example["name"]
+)
+def test_example(example):
+    dialogue = Dialogue.from_dict(
+        {
+            "duration_s": example["duration"],
+            "agent": example["agent_ipus"],
+            "interruption": [example["interrupt_start"], example["interrupt_end"]],
+        }
+    )
+    result = user_interruption(dialogue, config_of(example["params"]))
+    assert result == pytest.approx(example["expected"], abs=1e-9)
+
+
+def test_missing_without_an_interruption():
+    assert user_interruption(Dialogue(duration_s=5.0, user_turn_end_s=2.0)) is None
+
+
+def test_talking_through_costs_the_interruption_not_the_turn_before():
+    talking = [[4.0, 17.0]]
+    assert reward(talking) == pytest.approx(-3.0)
+    assert reward(talking, early_floor="none") == pytest.approx(-6.0)  # 8 s, capped at 18 - 12
+    assert reward(talking, early_floor="none", cap=False) == pytest.approx(-8.0)
+    assert reward(talking, early="clamp") == 0.0
+
+
+def test_a_silent_model_can_be_left_out():
+    answer = [[12.4, 16.0]]
+    assert reward(answer) == pytest.approx(-0.4)
+    assert reward(answer, require_prior_speech=True) is None
+    assert reward([[4.0, 9.2], *answer], require_prior_speech=True) == pytest.approx(-0.4)
+
+
+def test_speech_during_the_interruption_can_cost():
+    agent = [[4.0, 10.5], [12.4, 16.0]]  # 1.5 s into the interruption
+    assert reward(agent) == pytest.approx(-0.4)
+    assert reward(agent, yield_weight=0.5) == pytest.approx(-0.4 - 0.5 * 1.0)
+    assert reward([[4.0, 9.4], [12.4, 16.0]], yield_weight=0.5) == pytest.approx(-0.4)
