@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+
+from mimi_jax import read_audio
+from moshi_jax.demo import main, stream_tokens
+from moshi_jax.sample import conversation_path
+
+SMALL = ("--epochs", "1", "--groups-per-epoch", "2", "--num-generations", "2", "--compare-s", "1")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    assert main(["--run-dir", str(folder), *SMALL]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_the_run_folder_holds_what_the_readme_names(run):
+    config = json.loads((run / "config.json").read_text())
+    assert (config["epochs"], config["devices"]) == (1, 2)
+    (epoch,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"rewards/pause/pause_handling", "rewards/turn/turn_taking", "kl"} <= set(epoch)
+    assert any((run / "checkpoints").iterdir())
+    assert (run / "export" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_a_demos_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="in use and not by a demo"):
+        main(["--run-dir", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_the_export_gives_the_same_tokens_in_pytorch(run, monkeypatch):
+    """moshi 0.2.13 loads the exported folder strictly and streams it as its server does."""
+    monkeypatch.setenv("NO_TORCH_COMPILE", "1")
+    torch = pytest.importorskip("torch")
+    loaders = pytest.importorskip("moshi.models.loaders")
+    from moshi.models import LMGen
+
+    folder = run / "export"
+    values = json.loads((folder / "config.json").read_text())
+    info = loaders.CheckpointInfo.from_hf_repo(
+        "exported/locally",  # every file is given, so no repository is asked
+        moshi_weights=folder / values["moshi_name"],
+        mimi_weights=folder / values["mimi_name"],
+        tokenizer=folder / values["tokenizer_name"],
+        config_path=folder / "config.json",
+        mimi_config_path=folder / values["mimi_config_name"],
+    )
+    mimi = info.get_mimi(device="cpu")
+    generator = LMGen(info.get_moshi(device="cpu", dtype=torch.float32), use_sampling=False)
+
+    pcm = read_audio(conversation_path(), sample_rate=24_000, channels=2)[1, : 24_000 * 5]
+    frames = np.pad(pcm, (0, -len(pcm) % 1920)).reshape(-1, 1, 1, 1920)
+    theirs = []
+    with torch.no_grad(), mimi.streaming(1), generator.streaming(1):
+        for frame in [np.zeros_like(frames[0]), *frames]:
+            codes = mimi.encode(torch.from_numpy(frame))
+            if not theirs:  # the server's way: the model does not hear the first frame
+                mimi.reset_streaming()
+            theirs.append(generator.step(codes))
+    assert theirs[0] is None
+    theirs = np.stack([tokens[0, :, 0].numpy() for tokens in theirs[1:]])
+    np.testing.assert_array_equal(stream_tokens(folder, None, pcm), theirs)
