@@ -20,7 +20,7 @@ lint: $(READY)
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info runs
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
 
 # The stamp is renewed when the dependencies change, not each time.
 $(READY): pyproject.toml

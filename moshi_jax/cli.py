@@ -2,8 +2,10 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from moshi_jax import __version__
 
@@ -42,6 +44,16 @@ def help_text() -> str:
     )
 
 
+def keep_compiled_programs() -> None:
+    """Let commands share what XLA has compiled: a frame step takes it half a minute.
+
+    Where to is JAX's own setting (empty for nowhere), and the user's cache folder if it is unset.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "moshi-jax" / "compiled"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**31))  # bytes, oldest go first
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -71,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
 
+    keep_compiled_programs()
     # Imported here, because the package around it loads JAX and the help above must not wait.
     from layers_jax.command import run_command
 

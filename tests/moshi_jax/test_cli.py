@@ -1,4 +1,5 @@
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,16 @@ def test_every_package_with_commands_answers_help(package):
     done = python("-m", package, "--help")
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
+
+
+def test_commands_share_compiled_programs_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    cli.keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == ""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli.keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "moshi-jax" / "compiled")
 
 
 def test_help_and_version_do_not_wait_for_jax():
