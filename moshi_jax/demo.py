@@ -21,10 +21,10 @@ from rich.table import Table
 
 from convert import load_mimi, load_moshi, read_configs, to_jax
 from grpo import GRPOConfig, train
-from grpo.__main__ import _log_progress as log_progress
 from grpo.config import OptimizerConfig
 from grpo.extract import ExtractConfig, extract
 from grpo.selection import SelectionConfig
+from grpo.tracking import log_progress
 from helium_jax import DuplexSession, Sampling
 from layers_jax import Precision
 from layers_jax.functional import Params
@@ -34,6 +34,7 @@ from moshi_jax.stream import converse, embedded_checkpoint
 
 __all__ = ["DemoOptions", "main", "stream_tokens"]
 
+BUCKET_FRAMES = 416  # the longest segment (30 s) behind the prefix of silence (3 s)
 SAMPLE_USER_CHANNEL = 1  # the sample conversation has the agent on the left, the user on the right
 
 
@@ -109,7 +110,8 @@ def main(argv: list[str] | None = None) -> int:
         everything = SelectionConfig(max_per_conversation=1000)
         config = ExtractConfig(axes=("pause", "turn"), selection=everything)
         summary = extract(options.recording, run_dir / "segments", config)
-        found.append(_segments_line(summary))
+        counts = summary["segments"].items()
+        found.append(", ".join(f"{sum(splits.values())} {axis}" for axis, splits in counts))
 
     config = GRPOConfig(
         checkpoint=run_dir / "checkpoint",
@@ -120,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         num_generations=options.num_generations,
         devices=options.devices,
         precision="f32",
+        # One length for all: a rollout ends with its own segment, so padding costs memory only.
+        bucket_frames=(BUCKET_FRAMES,),
         checkpoint_every=options.epochs,
         optimizer=OptimizerConfig(learning_rate=options.learning_rate),
     )
@@ -181,10 +185,6 @@ def _new_run(run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     marker.touch()
     return run_dir
-
-
-def _segments_line(summary: dict[str, Any]) -> str:
-    return ", ".join(f"{axis} {count}" for axis, count in summary["segments"].items())
 
 
 def _reward_table(epochs: list[dict[str, Any]]) -> Table:

@@ -1,0 +1,35 @@
+"""`python -m grpo`: GRPO training from the command line."""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from grpo.config import GRPOConfig
+from grpo.tracking import log_progress
+from grpo.train import train
+from layers_jax.command import run_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train with the configuration given by flags.
+
+    Args:
+        argv: `sys.argv[1:]` if None.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError, OSError: as `train`; `run_command` makes them one line.
+        SystemExit: 2 for bad usage, 0 for `--help`.
+    """
+    config = tyro.cli(GRPOConfig, args=argv, description=__doc__)
+    log_progress()
+    result = train(config)
+    print(f"exported {result.export}, metrics in {result.metrics}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("python -m grpo", main))

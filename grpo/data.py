@@ -1,0 +1,236 @@
+"""Groups for GRPO: which segments are rolled out at a step, as padded user audio.
+
+Example:
+    iterator = group_batches("segments/", DataConfig(), groups=32)
+    batch = next(iterator)      # GroupBatch, endless
+    state = iterator.get_state()  # {"next_group": n}: JSON, the same on any number of hosts
+    iterator.set_state(state)   # the next batch is the one that came after get_state
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from grpo.records import ManifestEntry, SegmentRecord, read_manifest, to_float32
+from grpo.segments import FRAME_RATE_HZ, FRAME_SAMPLES
+from rewards.intervals import TOLERANCE_S
+
+
+class GroupBatch(NamedTuple):
+    """D groups of this host: a group is one segment, to be rolled out G times.
+
+    The groups of a step share S on all hosts: a bucket of whole frames of 1,920 samples.
+    """
+
+    pcm: np.ndarray  # float32 [D, S]: user audio at 24 kHz, silence prefix + segment + zeros
+    num_frames: np.ndarray  # int32 [D]: frames of prefix + segment; the rest of S is padding
+    segment_start_frame: np.ndarray  # int32 [D]: frames of the prefix; the loss starts here
+    segment_duration_s: np.ndarray  # float64 [D]: seconds of the segment, a whole number of frames
+    axis: list[str]  # D names: "pause", "turn", "backchannel", "interruption"
+    labels: list[dict[str, Any]]  # D dicts of what `rewards.Dialogue` takes beside duration_s and
+    #   agent, in seconds from the segment start: turn {"user_turn_end_s": t}, interruption
+    #   {"interruption": (start, end)}, backchannel {"backchannels": ((start, end), ...)}, pause {}
+    index: np.ndarray  # int64 [D]: global group counter; fold it into the rollout's random key
+    segment_id: list[str]  # D names, as in the manifest (for logs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is drawn: an axis, then one of its segments, both uniformly, from (seed, counter)."""
+
+    axes: tuple[str, ...] = ("pause", "turn")
+    """Axes that are drawn, each equally often."""
+    split: str = "train"
+    """Conversations of this split."""
+    prefix_silence_s: float = 3.0
+    """Silence before the segment, in which Moshi ends its greeting; rounded up to frames."""
+    bucket_frames: tuple[int, ...] = (64, 128, 192, 256, 384, 512, 640, 832)
+    """Lengths that audio is padded to, increasing; each one that occurs is compiled once."""
+    seed: int = 0
+    """Seed of the draws."""
+
+    def __post_init__(self) -> None:
+        if not self.axes or len(set(self.axes)) < len(self.axes):
+            raise ValueError(f"axes: got {self.axes}, expected one or more different ones")
+        if not 0 <= self.prefix_silence_s < float("inf"):
+            raise ValueError(
+                f"prefix_silence_s: got {self.prefix_silence_s}, expected 0 or more seconds"
+            )
+        lengths = list(self.bucket_frames)
+        if not lengths or lengths != sorted({n for n in lengths if n > 0}):
+            raise ValueError(
+                f"bucket_frames: got {self.bucket_frames}, expected increasing positive numbers"
+            )
+
+    @property
+    def prefix_frames(self) -> int:
+        """Frames of the silence."""
+        return math.ceil((self.prefix_silence_s - TOLERANCE_S) * FRAME_RATE_HZ)
+
+
+class _Draw(NamedTuple):
+    index: int
+    entry: ManifestEntry
+
+
+class GroupIterator(Iterator[GroupBatch]):
+    """Endless batches; the state counts groups over all hosts, so any host count can resume it."""
+
+    def __init__(self, iterator: Any, groups_per_step: int) -> None:
+        self._iterator = iterator
+        self._groups_per_step = groups_per_step
+
+    def __next__(self) -> GroupBatch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, int]:
+        """The number of the next group, as JSON."""
+        return {"next_group": self._iterator.get_state()["next_index"] * self._groups_per_step}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Continues at a state of `get_state`.
+
+        Raises:
+            ValueError: the state lies inside a step of this iterator (it was saved between steps
+                of another number of groups).
+        """
+        step, inside = divmod(state["next_group"], self._groups_per_step)
+        if inside:
+            raise ValueError(
+                f"next_group: got {state['next_group']}, expected a multiple of the"
+                f" {self._groups_per_step} groups of a step; resume with a number of groups that"
+                " divides it"
+            )
+        self._iterator.set_state({**self._iterator.get_state(), "next_index": step})
+
+
+def group_batches(
+    folder: Path | str,
+    config: DataConfig,
+    *,
+    groups: int,
+    host: int = 0,
+    num_hosts: int = 1,
+) -> GroupIterator:
+    """Batches of one host: `groups` of the `groups * num_hosts` groups of every step.
+
+    Group n of the run is a function of (seed, n) alone. Host h takes every group whose number is h
+    modulo the host count, but knows the lengths of the others (they are in the manifest): all
+    hosts pad to the same bucket without a word between them.
+
+    Args:
+        folder: written by `moshi-jax segments extract`.
+        config: what is drawn and how it is padded.
+        groups: D, groups of this host in a step.
+        host: number of this host.
+        num_hosts: hosts that share a step.
+
+    Raises:
+        FileNotFoundError: no manifest in the folder.
+        ValueError: an axis without segments, a segment longer than the last bucket, or a host
+            that is not one of `num_hosts`.
+    """
+    import grain  # 1.5 s that `--help` need not pay
+
+    if groups < 1 or not 0 <= host < num_hosts:
+        raise ValueError(
+            f"got {groups} groups on host {host} of {num_hosts}, expected at least 1 and a host"
+            " from 0 up to below the host count"
+        )
+    folder = Path(folder)
+    entries = _entries_by_axis(folder, config)
+    read = _reader(folder)
+    groups_per_step = groups * num_hosts
+
+    def draw(index: int, rng: np.random.Generator) -> _Draw:
+        of_axis = entries[rng.integers(len(entries))]
+        return _Draw(index, of_axis[rng.integers(len(of_axis))])
+
+    def load(step: Sequence[_Draw]) -> GroupBatch:
+        longest = max(draw.entry.segment.num_frames for draw in step)
+        return _collate(step[host::num_hosts], read, config, longest)
+
+    endless = 2**40 // groups_per_step * groups_per_step
+    dataset = (
+        grain.MapDataset.range(endless)
+        .seed(config.seed)
+        .random_map(draw)
+        .batch(groups_per_step, batch_fn=list)
+        .map(load)
+        # One step is read ahead: the audio of 32 groups is up to 200 MB.
+        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+    )
+    return GroupIterator(iter(dataset), groups_per_step)
+
+
+def _entries_by_axis(folder: Path, config: DataConfig) -> list[list[ManifestEntry]]:
+    entries = [entry for entry in read_manifest(folder) if entry.split == config.split]
+    by_axis = [[e for e in entries if e.segment.axis == axis] for axis in config.axes]
+    for axis, found in zip(config.axes, by_axis, strict=True):
+        if not found:
+            there = sorted({entry.segment.axis for entry in entries})
+            raise ValueError(
+                f"{folder}: got no {axis!r} segment in split {config.split!r}, expected at least"
+                f" one (there are {', '.join(there) or 'none of any axis'}); extract more or leave"
+                " out the axis"
+            )
+    longest = max((e for found in by_axis for e in found), key=lambda e: e.segment.num_frames)
+    frames = config.prefix_frames + longest.segment.num_frames
+    if frames > config.bucket_frames[-1]:
+        raise ValueError(
+            f"{folder}: got segment {longest.id} of {frames} frames with the prefix, expected at"
+            f" most {config.bucket_frames[-1]}; add a longer bucket or extract with a smaller"
+            " max_segment_s"
+        )
+    return by_axis
+
+
+def _reader(folder: Path) -> Callable[[ManifestEntry], SegmentRecord]:
+    from grain.sources import ArrayRecordDataSource
+
+    sources: dict[str, Any] = {}  # by shard, opened when first read
+
+    def read(entry: ManifestEntry) -> SegmentRecord:
+        if entry.shard not in sources:
+            sources[entry.shard] = ArrayRecordDataSource(str(folder / entry.shard))
+        return SegmentRecord.from_bytes(sources[entry.shard][entry.row])
+
+    return read
+
+
+def _collate(
+    draws: Sequence[_Draw],
+    read: Callable[[ManifestEntry], SegmentRecord],
+    config: DataConfig,
+    longest_frames: int,
+) -> GroupBatch:
+    prefix = config.prefix_frames
+    bucket = next(n for n in config.bucket_frames if n >= prefix + longest_frames)
+    pcm = np.zeros((len(draws), bucket * FRAME_SAMPLES), np.float32)
+    for row, draw in zip(pcm, draws, strict=True):
+        record = read(draw.entry)
+        audio = to_float32(record.user[record.n_context_samples :])
+        start = prefix * FRAME_SAMPLES
+        row[start : start + len(audio)] = audio
+    segments = [draw.entry.segment for draw in draws]
+    return GroupBatch(
+        pcm=pcm,
+        num_frames=np.array([prefix + s.num_frames for s in segments], np.int32),
+        segment_start_frame=np.full(len(draws), prefix, np.int32),
+        segment_duration_s=np.array([s.num_frames / FRAME_RATE_HZ for s in segments]),
+        axis=[s.axis for s in segments],
+        labels=[_dialogue_labels(s.relative_labels()) for s in segments],
+        index=np.array([draw.index for draw in draws], np.int64),
+        segment_id=[draw.entry.id for draw in draws],
+    )
+
+
+def _dialogue_labels(labels: dict[str, Any]) -> dict[str, Any]:
+    # No reward asks where the user paused: the agent is to be silent all through the segment.
+    return {name: value for name, value in labels.items() if name != "pauses"}

@@ -1,0 +1,106 @@
+"""The objective as pure functions of text logits: clipped surrogate minus beta times the exact KL.
+
+    L_g = -(1/N) sum_n [ min(rho_n A, clip(rho_n, 1-eps, 1+eps) A) - beta KL_n ]
+
+over the N frames of the segment. The ratio rho uses log-probs at the sampling temperature (so it is
+the true importance weight); the KL sums over the whole vocabulary at temperature 1 against the
+frozen base model (arXiv 2606.11167). Losses and metrics are (sum, count) pairs: a mean over devices
+is one division after both are summed, whatever each device holds.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+Pair = tuple[Array, Array]  # (sum, count), scalars
+
+
+class LossSum(NamedTuple):
+    """A loss that can still be added across devices."""
+
+    sum: Array  # [] float32
+    count: Array  # [] float32: what the sum must be divided by
+    metrics: dict[str, Pair]
+    extremes: dict[str, Array]  # scalars, names end in /max or /min
+
+
+def token_logprobs(
+    logits: Float[Array, "B T V"], tokens: Int[Array, "B T"], temperature: float
+) -> Float[Array, "B T"]:
+    """Log-probability of each token under softmax(logits / temperature), in float32."""
+    scaled = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+    return jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
+
+
+def exact_kl(
+    logits: Float[Array, "B T V"], reference: Float[Array, "B T V"]
+) -> Float[Array, "B T"]:
+    """KL(policy || reference) over the whole vocabulary at each position, in nats, float32."""
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    log_q = jax.nn.log_softmax(reference.astype(jnp.float32), axis=-1)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def policy_loss(
+    logits: Float[Array, "B T V"],
+    reference: Float[Array, "B T V"],
+    tokens: Int[Array, "B T"],
+    old_logprob: Float[Array, "B T"],
+    advantage: Float[Array, " B"],
+    mask: Bool[Array, "B T"],
+    *,
+    temperature: float,
+    epsilon: float,
+    beta: float,
+) -> LossSum:
+    """Sum over rollouts of their frame-averaged loss; counted are rollouts that have a frame.
+
+    Args:
+        logits: text logits of the policy, teacher-forced on the rollout.
+        reference: text logits of the frozen base model on the same tokens.
+        tokens: sampled text tokens; any value where the mask is False.
+        old_logprob: log-probs of the tokens at `temperature` under the policy held fixed for the
+            epoch.
+        advantage: one number a rollout.
+        mask: frames of the segment. Others carry neither loss nor gradient.
+        temperature: of the log-probs in the ratio; the one the tokens were sampled at.
+        epsilon: half width of the clip around ratio 1.
+        beta: weight of the KL.
+    """
+    tokens = jnp.where(mask, tokens, 0)
+    # Masked before exp: an overflow outside the mask would turn 0 * inf into NaN gradients.
+    delta = jnp.where(mask, token_logprobs(logits, tokens, temperature) - old_logprob, 0.0)
+    ratio = jnp.exp(delta)
+    clipped = jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon)
+    gain = advantage[:, None]
+    surrogate = jnp.minimum(ratio * gain, clipped * gain)
+    kl = jnp.where(mask, exact_kl(logits, reference), 0.0)
+
+    frames = mask.sum(axis=1).astype(jnp.float32)
+    per_frame = jnp.where(mask, beta * kl - surrogate, 0.0)
+    per_rollout = per_frame.sum(axis=1) / jnp.maximum(frames, 1.0)
+
+    total = frames.sum()
+    cut = jnp.where(mask, ratio * gain > clipped * gain, False)
+    entropy = jnp.where(mask, _entropy(logits), 0.0)
+    metrics = {
+        "kl": (kl.sum(), total),
+        "entropy": (entropy.sum(), total),
+        "ppo_kl": (-delta.sum(), total),
+        "pg_clipfrac": (cut.sum().astype(jnp.float32), total),
+        "is_ratio/mean": (jnp.where(mask, ratio, 0.0).sum(), total),
+    }
+    extremes = {
+        "is_ratio/max": jnp.where(mask, ratio, -jnp.inf).max(),
+        "is_ratio/min": jnp.where(mask, ratio, jnp.inf).min(),
+    }
+    rollouts = (frames > 0).sum().astype(jnp.float32)
+    return LossSum(per_rollout.sum(), rollouts, *jax.lax.stop_gradient((metrics, extremes)))
+
+
+def _entropy(logits: Float[Array, "B T V"]) -> Float[Array, "B T"]:
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)

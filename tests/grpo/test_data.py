@@ -1,0 +1,246 @@
+"""Groups of a step: a function of (seed, counter), whatever the hosts, resumed anywhere."""
+
+import json
+
+import numpy as np
+import pytest
+
+from grpo.data import DataConfig, group_batches
+from grpo.records import SegmentRecord, ShardWriter, write_manifest
+from grpo.segments import FRAME_SAMPLES, Segment
+from rewards.dialogue import Dialogue
+
+PREFIX = 38  # 3 s of silence in whole frames
+
+
+def make_segment(axis, number, frames):
+    start_s = 4.0 + 0.8 * number
+    labels = {
+        "pause": {"pauses": [(start_s + 1.0, start_s + 1.5)]},
+        "turn": {"user_turn_end_s": start_s + 2.0},
+        "backchannel": {"backchannels": [(start_s + 1.0, start_s + 1.4)]},
+        "interruption": {"interruption": (start_s + 1.0, start_s + 2.0)},
+    }[axis]
+    return Segment(
+        axis=axis,
+        conversation=f"c{number}",
+        x_channel=number % 2,
+        start_s=start_s,
+        end_s=start_s + frames * 0.08,
+        labels=labels,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Seven pause, five turn, one of each other segment; every sample of a record is its number."""
+    folder = tmp_path_factory.mktemp("segments")
+    writer, entries, number = ShardWriter(folder), [], 0
+    for axis, count in {"pause": 7, "turn": 5, "backchannel": 1, "interruption": 1}.items():
+        for _ in range(count):
+            number += 1
+            segment = make_segment(axis, number, frames=10 + 6 * number)
+            context = 2 * FRAME_SAMPLES
+            samples = context + segment.num_frames * FRAME_SAMPLES
+            user = np.full(samples, 100 * number, np.int16)
+            user[:context] = -1  # context is stored, but not drawn
+            record = SegmentRecord(
+                id=f"{axis}{number}", segment=segment, user=user, n_context_samples=context
+            )
+            entries.append(
+                writer.add(record, "val" if axis == "pause" and number == 7 else "train")
+            )
+    writer.close()
+    write_manifest(folder, entries)
+    return folder
+
+
+def take(iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+def flat(batches):
+    """(index, id, axis) of every group, by index."""
+    return sorted(
+        (int(index), name, axis)
+        for batch in batches
+        for index, name, axis in zip(batch.index, batch.segment_id, batch.axis, strict=True)
+    )
+
+
+def assert_equal(one, two):
+    for name, left, right in zip(one._fields, one, two, strict=True):
+        if isinstance(left, np.ndarray):
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right, err_msg=name)
+        else:
+            assert left == right, name
+
+
+def test_one_batch(folder):
+    batch = next(group_batches(folder, DataConfig(), groups=6))
+    assert batch.pcm.dtype == np.float32
+    assert batch.pcm.shape[0] == 6
+    assert batch.index.tolist() == [0, 1, 2, 3, 4, 5]
+    bucket = batch.pcm.shape[1] // FRAME_SAMPLES
+    assert bucket in DataConfig().bucket_frames
+    assert bucket >= batch.num_frames.max()
+    assert set(batch.axis) <= {"pause", "turn"}
+    for row in range(6):
+        number = int(batch.segment_id[row].removeprefix("pause").removeprefix("turn"))
+        frames = 10 + 6 * number
+        assert batch.num_frames[row] == PREFIX + frames
+        assert batch.segment_start_frame[row] == PREFIX
+        assert batch.segment_duration_s[row] == pytest.approx(frames * 0.08)
+        start, end = (n * FRAME_SAMPLES for n in (PREFIX, PREFIX + frames))
+        assert not batch.pcm[row, :start].any()
+        assert np.unique(batch.pcm[row, start:end]) == np.float32(100 * number / 32768)
+        assert not batch.pcm[row, end:].any()
+
+
+def test_labels_are_what_a_dialogue_takes(folder):
+    axes = ("pause", "turn", "backchannel", "interruption")
+    batch = next(group_batches(folder, DataConfig(axes=axes), groups=40))
+    expected = {
+        "pause": {},
+        "turn": {"user_turn_end_s": 2.0},
+        "backchannel": {"backchannels": ((1.0, 1.4),)},
+        "interruption": {"interruption": (1.0, 2.0)},
+    }
+    assert set(batch.axis) == set(axes)
+    for axis, labels, duration_s in zip(
+        batch.axis, batch.labels, batch.segment_duration_s, strict=True
+    ):
+        dialogue = Dialogue(duration_s=float(duration_s), **labels)
+        for name, value in expected[axis].items():
+            np.testing.assert_allclose(getattr(dialogue, name), value, atol=1e-9)
+        assert labels.keys() == expected[axis].keys()
+
+
+def test_four_hosts_together_see_what_one_sees(folder):
+    config = DataConfig(seed=5)
+    alone = take(group_batches(folder, config, groups=8), 6)
+    hosts = [
+        take(group_batches(folder, config, groups=2, host=h, num_hosts=4), 6) for h in range(4)
+    ]
+    for step, whole in enumerate(alone):
+        parts = [host[step] for host in hosts]
+        assert flat(parts) == flat([whole])
+        assert {part.pcm.shape[1] for part in parts} == {whole.pcm.shape[1]}
+        for part in parts:
+            rows = [whole.index.tolist().index(n) for n in part.index]
+            np.testing.assert_array_equal(part.pcm, whole.pcm[rows])
+            assert part.labels == [whole.labels[row] for row in rows]
+
+
+def test_groups_do_not_depend_on_the_size_of_a_step(folder):
+    config = DataConfig(seed=5)
+    eights = flat(take(group_batches(folder, config, groups=8), 3))
+    threes = flat(take(group_batches(folder, config, groups=3), 8))
+    assert eights == threes
+
+
+def test_resume_continues_bit_by_bit(folder):
+    config = DataConfig(seed=9)
+    iterator = group_batches(folder, config, groups=3)
+    take(iterator, 4)
+    state = json.loads(json.dumps(iterator.get_state()))
+    assert state == {"next_group": 12}
+    expected = take(iterator, 3)
+    fresh = group_batches(folder, config, groups=3)
+    fresh.set_state(state)
+    for one, two in zip(take(fresh, 3), expected, strict=True):
+        assert_equal(one, two)
+    iterator.set_state(state)  # going back works as well
+    assert_equal(next(iterator), expected[0])
+
+
+def test_resume_on_other_hosts(folder):
+    config = DataConfig(seed=9)
+    iterator = group_batches(folder, config, groups=4)
+    take(iterator, 3)
+    state = iterator.get_state()
+    expected = flat(take(iterator, 3))
+    resumed = []
+    for host in range(3):
+        other = group_batches(folder, config, groups=2, host=host, num_hosts=3)
+        other.set_state(state)
+        assert other.get_state() == state
+        resumed += take(other, 2)
+    assert flat(resumed) == expected
+
+
+def test_a_state_inside_a_step_is_refused(folder):
+    iterator = group_batches(folder, DataConfig(), groups=4)
+    with pytest.raises(ValueError, match="next_group: got 6, expected a multiple of the 4 groups"):
+        iterator.set_state({"next_group": 6})
+
+
+def test_axes_and_segments_are_drawn_evenly_and_by_seed(folder):
+    draws = flat(take(group_batches(folder, DataConfig(), groups=20), 30))
+    axes = [axis for *_, axis in draws]
+    assert 245 < axes.count("pause") < 355  # 300 +- 4.5 sigma, though there are more pauses
+    names = [name for _, name, axis in draws if axis == "turn"]
+    counts = [names.count(name) for name in set(names)]
+    assert len(counts) == 5
+    assert min(counts) > 35
+    other = flat(take(group_batches(folder, DataConfig(seed=1), groups=20), 30))
+    assert other != draws
+
+
+def test_only_the_chosen_split_and_axes(folder):
+    val = DataConfig(axes=("pause",), split="val")
+    assert set(next(group_batches(folder, val, groups=5)).segment_id) == {"pause7"}
+    train = take(group_batches(folder, DataConfig(axes=("pause",)), groups=40), 2)
+    assert {name for batch in train for name in batch.segment_id} == {
+        f"pause{n}" for n in range(1, 7)
+    }
+
+
+def test_prefix_and_buckets(folder):
+    config = DataConfig(prefix_silence_s=0.0, bucket_frames=(30, 60), axes=("pause",))
+    for batch in take(group_batches(folder, config, groups=1), 12):
+        assert batch.segment_start_frame.tolist() == [0]
+        frames = int(batch.num_frames[0])
+        assert batch.pcm.shape[1] == (30 if frames <= 30 else 60) * FRAME_SAMPLES
+        assert batch.pcm[0, 0] != 0
+    assert DataConfig(prefix_silence_s=0.8).prefix_frames == 10
+    assert DataConfig(prefix_silence_s=0.81).prefix_frames == 11
+
+
+def test_a_segment_that_no_bucket_holds_is_named(folder):
+    config = DataConfig(bucket_frames=(64, 80), axes=("pause",))
+    with pytest.raises(ValueError, match="got segment pause6 of 84 frames with the prefix"):
+        group_batches(folder, config, groups=1)
+
+
+def test_an_axis_without_segments_is_named(folder):
+    config = DataConfig(split="val")
+    with pytest.raises(ValueError, match=r"got no 'turn' segment in split 'val'.*are pause\)"):
+        group_batches(folder, config, groups=1)
+
+
+def test_a_host_that_is_not_there(folder):
+    for host, num_hosts in [(2, 2), (-1, 1), (0, 0)]:
+        with pytest.raises(ValueError, match="expected at least 1 and a host"):
+            group_batches(folder, DataConfig(), groups=1, host=host, num_hosts=num_hosts)
+
+
+def test_a_folder_without_segments(tmp_path):
+    with pytest.raises(FileNotFoundError, match="moshi-jax segments extract"):
+        group_batches(tmp_path, DataConfig(), groups=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("axes", ()),
+        ("axes", ("pause", "pause")),
+        ("prefix_silence_s", -1.0),
+        ("bucket_frames", ()),
+        ("bucket_frames", (128, 64)),
+    ],
+)
+def test_impossible_values_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=rf"^{field}: got .*, expected "):
+        DataConfig(**{field: value})
