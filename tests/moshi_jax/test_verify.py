@@ -34,10 +34,10 @@ def written(tmp_path):
     return write
 
 
-def only(run, tensors):
-    """The tensors of one run."""
-    kept = (f"expected/{run}/", "inputs/user")
-    return {k: v for k, v in tensors.items() if k.startswith(kept)}
+def only(tensors, *runs):
+    """The tensors of some runs."""
+    kept = ("inputs/user", *(f"{part}/{run}/" for run in runs for part in ("inputs", "expected")))
+    return {key: value for key, value in tensors.items() if key.startswith(kept)}
 
 
 def output(capsys, argv):
@@ -45,14 +45,23 @@ def output(capsys, argv):
     return code, capsys.readouterr().out.splitlines()
 
 
-def test_recordings_that_can_be_repeated_are_ok(capsys):
-    """Acoustic delay 2: the first output comes at the third call."""
-    code, lines = output(capsys, [GOLDEN, "--only", "lm_kyutai_delay2"])
+def test_recordings_that_can_be_repeated_are_ok(golden, written, capsys):
+    """A free run with acoustic delay 2, and the forward of all frames, with and without holes."""
+    for name, runs in (
+        ("lm_kyutai_delay2", ["greedy"]),
+        ("lm_kyutai", ["forward", "forward_masked"]),
+    ):
+        recording = golden(name)
+        path = written(name, recording, tensors=only(recording.tensors, *runs))
+    code, lines = output(capsys, [path.parent])
     assert code == 0
     assert lines[0].startswith("device cpu ")
-    assert lines[1].startswith("lm_kyutai_delay2: ok, greedy 60/60 calls equal; greedy valid 60/60")
-    assert "forward text " in lines[1] and "forward audio mask " in lines[1]
-    assert lines[2:] == ["1 ok, 0 not, of 1 recordings"]
+    assert lines[1].startswith("lm_kyutai: ok, forward text ")
+    assert "; forward_masked audio " in lines[1] and "forward audio mask 632/632 equal" in lines[1]
+    assert lines[2:] == [
+        "lm_kyutai_delay2: ok, greedy 60/60 calls equal; greedy valid 60/60 equal",
+        "2 ok, 0 not, of 2 recordings",
+    ]
 
 
 def test_a_codec_with_the_forks_ring_is_ok(capsys):
@@ -82,7 +91,7 @@ def test_every_run_that_was_recorded_is_ok(capsys):
 def test_a_wrong_token_fails_and_the_call_is_named(golden, written, capsys):
     """The same recorded run, one token changed."""
     recording = golden("lm_kyutai_delay2")
-    tensors = only("greedy", recording.tensors)
+    tensors = only(recording.tensors, "greedy")
     out = tensors["expected/greedy/out"].copy()
     out[31, 0, 4] += 1
     path = written("altered", recording, tensors={**tensors, "expected/greedy/out": out})
