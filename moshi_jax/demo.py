@@ -52,13 +52,13 @@ class DemoOptions:
     """Two-channel conversation to cut segments from; the sample conversation by default."""
     run_dir: Path = Path("runs/demo")
     """A new or empty folder; an earlier demo in the default one is replaced."""
-    epochs: int = 3
+    epochs: int = 5
     """Rounds of rollouts and updates."""
-    groups_per_epoch: int = 4
+    groups_per_epoch: int = 8
     """Segments rolled out an epoch."""
-    num_generations: int = 4
+    num_generations: int = 8
     """Rollouts of each segment."""
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     """Of AdamW; a small model needs more than the recipe's 2e-7."""
     devices: int = 2
     """Devices to train on; a CPU is divided into as many."""
@@ -189,7 +189,8 @@ def _new_run(run_dir: Path) -> Path:
 
 def _reward_table(epochs: list[dict[str, Any]]) -> Table:
     """Mean reward of each axis in the first epoch (the base policy) and in the last."""
-    table = Table("reward", "first epoch", "last epoch", title="Rewards while training")
+    title = "Rewards while training (every epoch draws its own segments)"
+    table = Table("reward", "first epoch", "last epoch", title=title)
     names = [name for name in epochs[0] if name.startswith("rewards/")]
     for name in names:
         cells = ["none drawn" if e[name] is None else f"{e[name]:.3f}" for e in epochs]
