@@ -56,11 +56,12 @@ def write(path, pcm, rate):
 
 @pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (8_000, 1)])
 def test_any_rate_and_channel_count_comes_out_at_24_khz_mono(
-    tmp_path, capfd, speech, rate, channels
+    tmp_path, capfd, speech, tiny_checkpoint, rate, channels
 ):
     source = write(tmp_path / "in.wav", speech[:channels], rate)
     target = tmp_path / "out.wav"
-    assert main([str(source), str(target), "--greedy"]) == 0
+    options = ["--greedy", "--checkpoint", str(tiny_checkpoint)]
+    assert main([str(source), str(target), *options]) == 0
     out = soundfile.info(target)
     assert (out.samplerate, out.channels) == (24_000, 1)
     assert abs(out.frames - 48_000) <= 1
@@ -70,12 +71,13 @@ def test_any_rate_and_channel_count_comes_out_at_24_khz_mono(
     assert "real-time factor" in report
 
 
-def test_the_channel_decides_what_is_heard(tmp_path, capfd, speech):
+def test_the_channel_decides_what_is_heard(tmp_path, capfd, speech, tiny_checkpoint):
     left = write(tmp_path / "left.wav", speech[:1], 24_000)
     both = write(tmp_path / "both.wav", speech, 24_000)
 
     def said(source, *options):
-        main([str(source), str(tmp_path / "out.wav"), "--greedy", *options])
+        shared = ["--greedy", "--checkpoint", str(tiny_checkpoint)]
+        main([str(source), str(tmp_path / "out.wav"), *shared, *options])
         return capfd.readouterr().out, soundfile.read(tmp_path / "out.wav")[0]
 
     (text, audio), (text_left, audio_left) = said(both, "--channel", "0"), said(left)
@@ -113,5 +115,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capfd, speech, kind)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_the_embedded_checkpoint_is_a_release():
-    assert (embedded_checkpoint() / "config.json").is_file()
+def test_the_embedded_checkpoint_speaks_up_and_keeps_silent(tmp_path, capfd, speech):
+    source = write(tmp_path / "in.wav", speech[1:], 24_000)
+    assert main([str(source), str(tmp_path / "out.wav"), "--seed", "3"]) == 0
+    assert embedded_checkpoint().name == "tiny"
+    loud = np.abs(soundfile.read(tmp_path / "out.wav")[0]).reshape(-1, 1920).max(axis=1)
+    assert loud.max() > 0.01 > 0.002 > loud.min()
