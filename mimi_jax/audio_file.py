@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 
 from layers_jax.files import atomic_path
 
-__all__ = ["read_audio", "resample", "write_audio"]
+__all__ = ["check_target", "read_audio", "resample", "write_audio"]
 
 # What recorders and telephones really use, with an octave of room at both ends; a header outside
 # is damaged, and resampling from it would turn seconds into hours or into nothing.
@@ -93,12 +93,7 @@ def write_audio(
         ImportError: the extra `audio` is not installed.
     """
     soundfile = _import_audio_extra("soundfile")
-    suffix = Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        raise ValueError(
-            f"cannot write {path}: got suffix {suffix!r}, expected one of {', '.join(_FORMATS)};"
-            " rename the target"
-        )
+    check_target(path)
     samples = np.atleast_2d(np.asarray(pcm))
     if samples.ndim != 2 or samples.shape[0] > _MOST_CHANNELS:
         raise ValueError(
@@ -109,7 +104,27 @@ def write_audio(
     _check_samples(f"cannot write {path}", samples)
     steps = np.clip(np.rint(np.float64(samples) * 32768), -32768, 32767).astype(np.int16)
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, steps.T, sample_rate, subtype="PCM_16", format=_FORMATS[suffix])
+        soundfile.write(
+            temporary, steps.T, sample_rate, subtype="PCM_16", format=_FORMATS[_suffix(path)]
+        )
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Says before long work what `write_audio` would say of its target after it.
+
+    Raises:
+        FileNotFoundError: the target's folder does not exist.
+        ValueError: the suffix is neither .wav nor .flac.
+    """
+    if _suffix(path) not in _FORMATS:
+        raise ValueError(
+            f"cannot write {path}: got suffix {_suffix(path)!r}, expected one of "
+            f"{', '.join(_FORMATS)}; rename the target"
+        )
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(
+            f"cannot write {path}: got no folder {Path(path).parent}, expected one; create it first"
+        )
 
 
 def resample(
@@ -179,3 +194,7 @@ def _import_audio_extra(name: str) -> ModuleType:
             f"audio files: got no package {name!r}, expected it to be installed;"
             " run pip install 'moshi-jax[audio]'"
         ) from error
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    return Path(path).suffix.lower()

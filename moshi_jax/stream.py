@@ -14,7 +14,7 @@ import tyro
 from convert import read_configs
 from helium_jax import DuplexFrame, DuplexSession, Sampling, TextTokenizer
 from layers_jax import Precision
-from mimi_jax import read_audio, write_audio
+from mimi_jax import check_target, read_audio, write_audio
 from moshi_jax.loading import load
 
 __all__ = ["StreamOptions", "converse", "embedded_checkpoint", "main"]
@@ -28,9 +28,9 @@ class StreamOptions:
     of the input, mono at the codec's 24 kHz. Text is printed as it comes.
     """
 
-    input: Annotated[Path, tyro.conf.Positional]
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """The user's audio: any format, sample rate and channel count that libsndfile reads."""
-    output: Annotated[Path, tyro.conf.Positional]
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Where the agent's audio goes (.wav or .flac)."""
     checkpoint: Path | None = None
     """Checkpoint folder; the embedded tiny one by default."""
@@ -47,6 +47,7 @@ class StreamOptions:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; see `StreamOptions`."""
     options = tyro.cli(StreamOptions, args=argv, prog="moshi-jax stream")
+    check_target(options.output)
     folder = options.checkpoint or embedded_checkpoint()
     checkpoint = read_configs(folder)
     pcm = _user_audio(options, checkpoint.mimi.sample_rate)

@@ -20,7 +20,7 @@ from moshi_jax.verify.session import check_session, checkpoint_folder
 class VerifyOptions:
     """Repeats recorded runs of the PyTorch references on the attached device."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of recordings (*.safetensors)."""
     only: str = ""
     """Names of recordings, separated by commas; all of the folder by default."""

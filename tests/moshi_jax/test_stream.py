@@ -99,17 +99,22 @@ def bad_inputs(tmp_path, speech):
         "empty": ([empty], "empty.wav"),
         "nan": ([silent], "nan.wav"),
         "channel": ([good, "--channel", "1"], "--channel is 1, expected 0 to 0"),
+        "suffix": ([good], "out.txt: got suffix '.txt', expected one of .wav, .flac"),
         "folder": ([good, "--checkpoint", tmp_path], "checkpoint"),
     }
 
 
-@pytest.mark.parametrize("kind", ["missing", "not audio", "empty", "nan", "channel", "folder"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "not audio", "empty", "nan", "channel", "folder", "suffix"]
+)
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capfd, speech, kind):
     (source, *options), said = bad_inputs(tmp_path, speech)[kind]
     before = sorted(tmp_path.iterdir())
-    argv = [str(source), str(tmp_path / "out.wav"), *map(str, options)]
+    target = "out.txt" if kind == "suffix" else "out.wav"
+    argv = [str(source), str(tmp_path / target), *map(str, options)]
     assert run_command("moshi-jax stream", main, argv) == 1
-    error = capfd.readouterr().err
+    text, error = capfd.readouterr()
+    assert not text, "it must be said before the work, not after"
     assert error.count("\n") == 1 and error.startswith("moshi-jax stream: ")
     assert said in error
     assert sorted(tmp_path.iterdir()) == before
