@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from rich.table import Table
 from convert import load_mimi, load_moshi, read_configs, to_jax
 from grpo import GRPOConfig, train
 from grpo.config import OptimizerConfig
+from grpo.evaluate import evaluate
 from grpo.extract import ExtractConfig, extract
 from grpo.selection import SelectionConfig
 from grpo.tracking import log_progress
@@ -52,7 +52,7 @@ class DemoOptions:
     """Two-channel conversation to cut segments from; the sample conversation by default."""
     run_dir: Path = Path("runs/demo")
     """A new or empty folder; an earlier demo in the default one is replaced."""
-    epochs: int = 5
+    epochs: int = 4
     """Rounds of rollouts and updates."""
     groups_per_epoch: int = 8
     """Segments rolled out an epoch."""
@@ -60,6 +60,8 @@ class DemoOptions:
     """Rollouts of each segment."""
     learning_rate: float = 2e-4
     """Of AdamW; a small model needs more than the recipe's 2e-7."""
+    compare_groups: int = 12
+    """Segments on which base and tuned model are compared, with equal random draws."""
     devices: int = 2
     """Devices to train on; a CPU is divided into as many."""
     compare_s: float = 8.0
@@ -134,6 +136,13 @@ def main(argv: list[str] | None = None) -> int:
         found.append(f"{updates} updates on {options.devices} devices, pmapped")
         found.append(f"KL to the base {epochs[-1]['kl']:.2g} nats")
 
+    with road.stage("base against tuned") as found:
+        rewards = evaluate(
+            config, {"base": None, "tuned": result.params}, groups=options.compare_groups
+        )
+        rollouts = options.compare_groups * options.num_generations
+        found.append(f"{rollouts} rollouts of each, same segments, same draws")
+
     with road.stage("export and compare") as found:
         length = int(options.compare_s * 24_000)
         user = read_audio(options.recording, sample_rate=24_000, channels=2)
@@ -143,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
         same = int((trained == exported).all(axis=1).sum())
         found.append(f"{result.export}: {same} of {len(trained)} frames give the same tokens")
 
-    console.print(_reward_table(epochs), road.table())
+    console.print(_reward_table(rewards), road.table())
     if same != len(trained):
         raise ValueError(
             f"{result.export} gives other tokens than the trained parameters in "
@@ -187,12 +196,9 @@ def _new_run(run_dir: Path) -> Path:
     return run_dir
 
 
-def _reward_table(epochs: list[dict[str, Any]]) -> Table:
-    """Mean reward of each axis in the first epoch (the base policy) and in the last."""
-    title = "Rewards while training (every epoch draws its own segments)"
-    table = Table("reward", "first epoch", "last epoch", title=title)
-    names = [name for name in epochs[0] if name.startswith("rewards/")]
-    for name in names:
-        cells = ["none drawn" if e[name] is None else f"{e[name]:.3f}" for e in epochs]
-        table.add_row(name.removeprefix("rewards/"), cells[0], cells[-1])
+def _reward_table(rewards: dict[str, dict[str, float]]) -> Table:
+    """Mean reward of each axis for the base and the tuned model."""
+    table = Table("mean reward", *rewards, title="Base and tuned on the same segments and draws")
+    for name in rewards["base"]:
+        table.add_row(name, *(f"{values[name]:.3f}" for values in rewards.values()))
     return table
