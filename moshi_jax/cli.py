@@ -21,6 +21,7 @@ VERBS = {
     "segments": ("cut two-channel recordings into training segments", "grpo.segments_cli:main"),
     "train": ("GRPO post-training", "grpo.__main__:main"),
     "score": ("rewards of stored dialogues", "rewards.__main__:main"),
+    "bench": ("what a frame costs, measured or compiled", "bench.__main__:main"),
     "verify": ("recorded reference cases on this device", "moshi_jax.verify:main"),
 }
 

@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "convert": {"layers_jax", "mimi_jax", "helium_jax"},
     "rewards": set(),
     "grpo": {"layers_jax", "mimi_jax", "helium_jax", "convert", "rewards"},
-    "moshi_jax": {"layers_jax", "mimi_jax", "helium_jax", "convert", "rewards", "grpo"},
+    "bench": {"layers_jax", "mimi_jax", "helium_jax", "convert", "rewards", "grpo"},
+    "moshi_jax": {"layers_jax", "mimi_jax", "helium_jax", "convert", "rewards", "grpo", "bench"},
 }
 MAX_LINES = 400
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".json", ".jsonl", ".sh", ".cfg", ".ini", ""}

@@ -7,9 +7,18 @@ from mimi_jax import read_audio
 from moshi_jax.demo import main, stream_tokens
 from moshi_jax.sample import conversation_path
 
-SMALL = (
-    "--epochs 1 --groups-per-epoch 2 --num-generations 2 --compare-groups 2 --compare-s 1".split()
-)
+SMALL = [
+    "--epochs",
+    "1",
+    "--groups-per-epoch",
+    "2",
+    "--num-generations",
+    "2",
+    "--compare-groups",
+    "2",
+    "--compare-s",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")
