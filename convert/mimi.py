@@ -72,20 +72,20 @@ def _transformer(config: MimiConfig, name: str) -> list[Rule | Derived]:
         *(rule(f"norm{i}.bias", f"norm{i}.bias") for i in (1, 2)),
         Rule(
             f"{attention}.in_proj_weight",
-            f"{ours}.attention.qkv",
+            f"{ours}.attention.qkv.kernel",
             "qkv",
             layers,
             also=(f"{attention}.in_proj.weight", f"{attention}.in_projs.0.weight"),
         ),
         Rule(
             f"{attention}.out_proj.weight",
-            f"{ours}.attention.out",
+            f"{ours}.attention.out.kernel",
             "matrix",
             layers,
             also=(f"{attention}.out_projs.0.weight",),
         ),
-        rule("linear1.weight", "mlp.up", "matrix"),
-        rule("linear2.weight", "mlp.down", "matrix"),
+        rule("linear1.weight", "mlp.up.kernel", "matrix"),
+        rule("linear2.weight", "mlp.down.kernel", "matrix"),
     ]
     if config.transformer.layer_scale is not None:
         rules += [rule(f"layer_scale_{i}.scale", f"layer_scale{i}.scale") for i in (1, 2)]

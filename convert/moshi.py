@@ -59,14 +59,14 @@ def _attention(theirs: str, ours: str, counts: dict[str, int], *, step: str) -> 
     return [
         Rule(
             f"{attention}.in_proj_weight",
-            f"{ours}.qkv",
+            f"{ours}.qkv.kernel",
             "qkv",
             counts,
             also=(f"{attention}.in_proj.weight", f"{attention}.in_projs.{step}.weight"),
         ),
         Rule(
             f"{attention}.out_proj.weight",
-            f"{ours}.out",
+            f"{ours}.out.kernel",
             "matrix",
             counts,
             also=(f"{attention}.out_projs.{step}.weight",),
@@ -76,6 +76,6 @@ def _attention(theirs: str, ours: str, counts: dict[str, int], *, step: str) -> 
 
 def _gated_mlp(theirs: str, ours: str, counts: dict[str, int]) -> list[Rule]:
     return [
-        Rule(f"{theirs}.linear_in.weight", f"{ours}.gate_up", "gate_up", counts),
-        Rule(f"{theirs}.linear_out.weight", f"{ours}.down", "matrix", counts),
+        Rule(f"{theirs}.linear_in.weight", f"{ours}.gate_up.kernel", "gate_up", counts),
+        Rule(f"{theirs}.linear_out.weight", f"{ours}.down.kernel", "matrix", counts),
     ]

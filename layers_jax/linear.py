@@ -17,14 +17,20 @@ def normal_init(
 
 
 class Linear(nnx.Module):
-    """`y = x @ kernel`, no bias; kernel [D, E]."""
+    """`y = x @ kernel`, no bias; kernel [D, *E], where a fused projection has several axes E.
 
-    def __init__(self, in_dim: int, out_dim: int, *, precision: Precision, rngs: nnx.Rngs):
-        self.kernel = normal_init(rngs, (in_dim, out_dim), precision, fan_in=in_dim)
+    Every matrix of a model is one of these: what can stand beside a kernel is written here once.
+    """
+
+    def __init__(
+        self, in_dim: int, features: int | tuple[int, ...], *, precision: Precision, rngs: nnx.Rngs
+    ):
+        shape = (in_dim, features) if isinstance(features, int) else (in_dim, *features)
+        self.kernel = normal_init(rngs, shape, precision, fan_in=in_dim)
         self.precision = precision
 
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
-        """`x[..., D]` -> `[..., E]` in the compute format."""
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "..."]:
+        """`x[..., D]` -> `[..., *E]` in the compute format."""
         return self.precision.dot(x, self.kernel[...])
 
 

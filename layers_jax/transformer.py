@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from layers_jax.attention import RingCache, RingRule, attend, ring_positions, visible
 from layers_jax.functional import Params, bind, split
-from layers_jax.linear import normal_init
+from layers_jax.linear import Linear
 from layers_jax.mlp import GatedMlp, Mlp
 from layers_jax.norm import LayerNorm, LayerScale, RMSNorm
 from layers_jax.precision import Precision
@@ -87,22 +87,21 @@ class Attention(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, precision: Precision, rngs: nnx.Rngs):
         groups, width = config.num_kv_heads, config.kv_repeat + 2
-        shape = (config.dim, groups, width, config.head_dim)
-        self.qkv = normal_init(rngs, shape, precision, fan_in=config.dim)
-        self.out = normal_init(rngs, (config.dim, config.dim), precision, fan_in=config.dim)
-        self.precision = precision
+        features = (groups, width, config.head_dim)
+        self.qkv = Linear(config.dim, features, precision=precision, rngs=rngs)
+        self.out = Linear(config.dim, config.dim, precision=precision, rngs=rngs)
 
     def project(
         self, x: Float[Array, "B T D"]
     ) -> tuple[Float[Array, "B T N R H"], Float[Array, "B T N H"], Float[Array, "B T N H"]]:
         """Queries, keys and values of each token."""
-        qkv = self.precision.dot(x, self.qkv[...])
+        qkv = self.qkv(x)
         return qkv[..., :-2, :], qkv[..., -2, :], qkv[..., -1, :]
 
     def merge(self, heads: Float[Array, "B T N R H"]) -> Float[Array, "B T D"]:
         """Output projection of the joined heads."""
         batch, length = heads.shape[:2]
-        return self.precision.dot(heads.reshape(batch, length, -1), self.out[...])
+        return self.out(heads.reshape(batch, length, -1))
 
 
 class Block(nnx.Module):

@@ -41,7 +41,8 @@ def project_files():
             if name == ".ci" or not (name.startswith(".") or name in SKIPPED_FOLDERS)
             if not name.endswith(".egg-info")
         ]
-        yield from (Path(folder, name) for name in sorted(names))
+        # In a worktree `.git` is a file, which says where the repository is.
+        yield from (Path(folder, name) for name in sorted(names) if name != ".git")
 
 
 def python_files(*folders):

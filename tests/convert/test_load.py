@@ -82,12 +82,15 @@ def test_each_tensor_is_where_it_belongs(tiny_checkpoint, tiny_weights):
         (depth["inputs"][5]["kernel"].T, "depformer_in.5.weight"),
         (depth["audio_embeddings"][6]["table"], "depformer_emb.6.weight"),
         (depth["heads"][7]["kernel"].T, "linears.7.weight"),
-        (depth["layers"][1]["mlp"][4]["down"].T, "depformer.layers.1.gating.4.linear_out.weight"),
+        (
+            depth["layers"][1]["mlp"][4]["down"]["kernel"].T,
+            "depformer.layers.1.gating.4.linear_out.weight",
+        ),
     ):
         np.testing.assert_array_equal(ours, tiny_weights[theirs])
     out = tiny_weights["depformer.layers.0.self_attn.out_proj.weight"]
     for step in range(8):
-        ours = depth["layers"][0]["attention"][step]["out"]
+        ours = depth["layers"][0]["attention"][step]["out"]["kernel"]
         np.testing.assert_array_equal(ours.T, out[32 * step : 32 * step + 32])
 
 

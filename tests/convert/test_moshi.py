@@ -80,5 +80,6 @@ def test_depth_steps_are_in_numeric_order(small_lm, random_params):
     np.testing.assert_array_equal(source.read("emb.10.weight"), table[80:88])
     fused = source.read("depformer.layers.1.self_attn.out_proj.weight")
     np.testing.assert_array_equal(
-        fused[160:176].T, params["depth"]["layers"][1]["attention"][10]["out"].astype(fused.dtype)
+        fused[160:176].T,
+        params["depth"]["layers"][1]["attention"][10]["out"]["kernel"].astype(fused.dtype),
     )

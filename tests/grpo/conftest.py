@@ -73,8 +73,9 @@ def random_params(module: nnx.Module, seed: int) -> Params:
         values = rng.normal(size=leaf.shape)
         if name in ("scale", "cluster_usage", "initialized"):
             values = 1 + 0.1 * values
-        elif name in ("kernel", "qkv", "out", "gate_up", "down", "up"):
-            values /= np.sqrt(leaf.shape[-2 if name == "kernel" else 0])
+        elif name == "kernel":
+            fused = getattr(path[-2], "key", None) in ("qkv", "gate_up")
+            values /= np.sqrt(leaf.shape[0 if fused else -2])  # a convolution's is [K, C, D]
         return jnp.asarray(values, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, split(module)[1])

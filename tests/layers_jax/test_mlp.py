@@ -15,7 +15,8 @@ def ops(golden):
 def block(kind, **params):
     hidden, dim = params["down"].shape
     module = nnx.eval_shape(lambda: kind(dim, hidden, precision=Precision.f32(), rngs=nnx.Rngs(0)))
-    return bind(module, {name: jnp.asarray(value, jnp.float32) for name, value in params.items()})
+    kernels = {name: {"kernel": jnp.float32(value)} for name, value in params.items()}
+    return bind(module, kernels)
 
 
 @pytest.mark.parametrize("name", ["gating", "gating_4x"])
