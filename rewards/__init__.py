@@ -22,7 +22,13 @@ from rewards.resample import resample_24k_to_16k
 from rewards.stored import Scored, score_file
 from rewards.timestamps import VadConfig, detect_speech, speech_intervals
 from rewards.turn_taking import TurnTakingConfig, response_delay_s, response_start_s, turn_taking
-from rewards.vad import load_vad, speech_probabilities
+from rewards.vad import (
+    VadState,
+    initial_state,
+    load_vad,
+    speech_probabilities,
+    stream_probabilities,
+)
 
 __all__ = [
     "REWARDS",
@@ -35,9 +41,11 @@ __all__ = [
     "Scored",
     "TurnTakingConfig",
     "VadConfig",
+    "VadState",
     "backchanneling",
     "clip",
     "detect_speech",
+    "initial_state",
     "load_vad",
     "merge",
     "pause_handling",
@@ -54,6 +62,7 @@ __all__ = [
     "shift",
     "speech_intervals",
     "speech_probabilities",
+    "stream_probabilities",
     "total_s",
     "turn_taking",
     "user_interruption",

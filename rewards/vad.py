@@ -10,7 +10,7 @@ see SILERO_LICENSE), written by `python -m rewards.extract_silero`.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,22 @@ def load_vad() -> dict[str, Any]:
     }
 
 
+class VadState(NamedTuple):
+    """What the network remembers of the audio before a block."""
+
+    past: Float[Array, "B C"]  # the last 64 samples
+    hidden: Float[Array, "B D"]
+    cell: Float[Array, "B D"]
+
+
+def initial_state(params: dict[str, Any], batch: int) -> VadState:
+    """The state before the first sample: all zero."""
+    dim = params["lstm"]["hidden"].shape[0]
+    return VadState(
+        jnp.zeros((batch, CONTEXT_SAMPLES)), jnp.zeros((batch, dim)), jnp.zeros((batch, dim))
+    )
+
+
 @jax.jit
 def speech_probabilities(params: dict[str, Any], audio: Float[Array, "B S"]) -> Float[Array, "B F"]:
     """Probability of speech in every hop of 512 samples (32 ms).
@@ -69,33 +85,54 @@ def speech_probabilities(params: dict[str, Any], audio: Float[Array, "B S"]) -> 
     """
     if audio.shape[1] == 0:
         raise ValueError("audio has 0 samples, expected at least 1")
+    return stream_probabilities(params, initial_state(params, audio.shape[0]), audio)[1]
+
+
+@jax.jit
+def stream_probabilities(
+    params: dict[str, Any], state: VadState, audio: Float[Array, "B S"]
+) -> tuple[VadState, Float[Array, "B F"]]:
+    """`speech_probabilities` of audio that comes in blocks, bounded in memory.
+
+    Args:
+        params: of `load_vad`.
+        state: of `initial_state`, or of the block before.
+        audio: 16 kHz, in [-1, 1]. Blocks before the last must hold whole hops of 512 samples;
+            after another one the state is of no use.
+
+    Returns:
+        The state for the next block, and F = ceil(S / 512) probabilities a row.
+    """
     batch, hops = audio.shape[0], -(-audio.shape[1] // HOP_SAMPLES)
-    gates = _in_blocks(jax.vmap(partial(_encode_hop, params)), _hops(audio))
+    rows = jnp.pad(audio, ((0, 0), (0, hops * HOP_SAMPLES - audio.shape[1])))
+    rows = jnp.concatenate([state.past, rows], axis=1)
+    gates = _in_blocks(jax.vmap(partial(_encode_hop, params)), _hops(rows))
     gates = gates.reshape(batch, hops, -1).swapaxes(0, 1)  # [F, B, 4 * 128]
 
     def step(
-        state: tuple[Float[Array, "B D"], Float[Array, "B D"]], gate_input: Float[Array, "B G"]
+        carry: tuple[Float[Array, "B D"], Float[Array, "B D"]], gate_input: Float[Array, "B G"]
     ) -> tuple[tuple[Float[Array, "B D"], Float[Array, "B D"]], Float[Array, "B D"]]:
-        hidden, cell = state
+        hidden, cell = carry
         total = gate_input + _matmul(hidden, params["lstm"]["hidden"])
         enter, forget, candidate, leave = jnp.split(total, 4, axis=-1)
         cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
         hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
         return (hidden, cell), hidden
 
-    zero = jnp.zeros((batch, params["lstm"]["hidden"].shape[0]), jnp.float32)
-    _, hidden = jax.lax.scan(step, (zero, zero), gates, unroll=4)
+    (last_hidden, cell), hidden = jax.lax.scan(step, (state.hidden, state.cell), gates, unroll=4)
     logits = _matmul(jax.nn.relu(hidden), params["output"]["kernel"]) + params["output"]["bias"]
-    return jax.nn.sigmoid(logits).T
+    after = VadState(rows[:, rows.shape[1] - CONTEXT_SAMPLES :], last_hidden, cell)
+    return after, jax.nn.sigmoid(logits).T
 
 
-def _hops(audio: Float[Array, "B S"]) -> Float[Array, "N W"]:
-    """Cut rows into hops with 64 samples of the past before and 64 reflected samples behind."""
-    batch, samples = audio.shape
-    count = -(-samples // HOP_SAMPLES)
-    padded = jnp.pad(audio, ((0, 0), (CONTEXT_SAMPLES, count * HOP_SAMPLES - samples)))
-    hops = padded[:, CONTEXT_SAMPLES:].reshape(batch * count, HOP_SAMPLES)
-    past = padded[:, : count * HOP_SAMPLES].reshape(batch * count, HOP_SAMPLES)
+def _hops(rows: Float[Array, "B S"]) -> Float[Array, "N W"]:
+    """Cut rows into hops with 64 samples of the past before and 64 reflected samples behind.
+
+    A row is 64 samples of the past, then whole hops.
+    """
+    batch, count = rows.shape[0], (rows.shape[1] - CONTEXT_SAMPLES) // HOP_SAMPLES
+    hops = rows[:, CONTEXT_SAMPLES:].reshape(batch * count, HOP_SAMPLES)
+    past = rows[:, : count * HOP_SAMPLES].reshape(batch * count, HOP_SAMPLES)
     mirror = hops[:, -2 : -2 - CONTEXT_SAMPLES : -1]
     return jnp.concatenate([past[:, :CONTEXT_SAMPLES], hops, mirror], axis=1)
 

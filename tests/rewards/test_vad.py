@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rewards import load_vad, speech_probabilities
+from rewards import initial_state, load_vad, speech_probabilities, stream_probabilities
 from rewards.extract_silero import wheel_file
 
 LIMIT = 5e-6  # the reference's own back ends differ by 3e-6
@@ -54,6 +54,23 @@ def test_the_recording_is_a_test(recording):
     speech = recording["expected/speech/probabilities"]
     assert (speech > 0.9).sum() > 100
     assert (speech < 0.1).sum() > 30
+
+
+def test_blocks_of_a_recording_give_what_the_whole_gives(params, recording):
+    speech, noise = audio(recording, "speech"), audio(recording, "noise")
+    rows = np.zeros((2, 159_700), np.float32)
+    rows[0, : len(speech)], rows[1, : len(noise)] = speech, noise
+    state, found = initial_state(params, 2), []
+    for start in range(0, rows.shape[1], 80 * 512):
+        block = np.zeros((2, 80 * 512), np.float32)
+        part = rows[:, start : start + block.shape[1]]
+        block[:, : part.shape[1]] = part
+        state, block_probabilities = stream_probabilities(params, state, jnp.asarray(block))
+        found.append(block_probabilities)
+    whole = np.asarray(speech_probabilities(params, jnp.asarray(rows)))
+    np.testing.assert_allclose(
+        np.concatenate(found, axis=1)[:, : whole.shape[1]], whole, rtol=0, atol=1e-6
+    )
 
 
 def test_rows_are_independent(params, recording):
