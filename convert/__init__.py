@@ -6,19 +6,23 @@ from convert.export import export_mimi, export_moshi, to_torch
 from convert.folders import to_jax
 from convert.load import load_mimi, load_moshi, params_from_tensors
 from convert.verify import Comparison, Difference, compare
+from convert.voices import Voice, load_voice, voice_names
 
 __all__ = [
     "Checkpoint",
     "Comparison",
     "ConversionError",
     "Difference",
+    "Voice",
     "compare",
     "export_mimi",
     "export_moshi",
     "load_mimi",
     "load_moshi",
+    "load_voice",
     "params_from_tensors",
     "read_configs",
     "to_jax",
     "to_torch",
+    "voice_names",
 ]

@@ -26,17 +26,20 @@ class ToJax:
     """Convert a release folder to orbax checkpoints; JSON files and tokenizer are copied along.
 
     Attributes:
-      source: folder as Kyutai publishes it: config.json, safetensors files, sentencepiece model.
+      source: folder as Kyutai or NVIDIA publishes it: safetensors files, sentencepiece model,
+        config.json where there is one.
       destination: folder to make; must not exist, or be empty.
+      arch: JSON file with the shapes of a model whose folder does not say them.
     """
 
     source: Annotated[Positional[Path], arg(metavar="SRC")]
     destination: Annotated[Positional[Path], arg(metavar="DST")]
+    arch: Path | None = None
 
     def run(self) -> int:
         """Converts."""
         with _progress() as progress:
-            to_jax(self.source, self.destination, progress=progress)
+            to_jax(self.source, self.destination, arch=self.arch, progress=progress)
         print(f"wrote {self.destination}: orbax checkpoints moshi/ and mimi/")
         return 0
 

@@ -1,9 +1,9 @@
 """A checkpoint folder: which files it has, and what its JSON files say.
 
 Two kinds of folder hold the same model: a release as Kyutai publishes it (`config.json`, two
-safetensors files, a sentencepiece model), and what `to-jax` makes of it (the same JSON files and
-tokenizer, two orbax checkpoints, `conversion.json`). File keys and default names: `CheckpointInfo`
-in moshi 0.2.13 (`loaders.py`).
+safetensors files, a sentencepiece model) or NVIDIA (the same without shapes in `config.json`, and
+voices); and what `to-jax` makes of it (the same small files, two orbax checkpoints,
+`conversion.json`). File keys and default names: `CheckpointInfo` in moshi 0.2.13 (`loaders.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from convert.architecture import (
+    Architecture,
+    from_arch_file,
+    from_tensors,
+    lm_from_config,
+    mimi_from_config,
+    read_json,
+    says_architecture,
+)
 from convert.errors import ConversionError
+from convert.safetensors_io import SafetensorsFile
+from convert.voices import ARCHIVE
 from helium_jax import MoshiConfig, moshi_7b
-from mimi_jax import MimiConfig, mimi_24khz
+from mimi_jax import MimiConfig
 
 Part = Literal["moshi", "mimi"]
 PARTS: tuple[Part, Part] = ("moshi", "mimi")
 
+MODEL_TYPES = ("moshi", "personaplex")
 CONFIG_NAME = "config.json"
 CONVERSION_NAME = "conversion.json"
 MOSHI_NAME = "model.safetensors"
@@ -44,6 +56,7 @@ class Checkpoint:
       lm_gen_config: sampling defaults that the release recommends; may be empty.
       names: file names by their `config.json` keys; `mimi_config_name` may be None.
       is_jax: the folder was made by `to-jax`.
+      recorded: shapes in the form of an `--arch` file, where no `config.json` has them.
     """
 
     directory: Path
@@ -52,6 +65,7 @@ class Checkpoint:
     lm_gen_config: Mapping[str, Any]
     names: Mapping[str, str | None]
     is_jax: bool
+    recorded: Mapping[str, Any] | None = None
 
     def config(self, part: Part) -> MoshiConfig | MimiConfig:
         """Shape of a part."""
@@ -74,16 +88,21 @@ class Checkpoint:
     def side_files(self) -> list[str]:
         """Names of the files that travel with the weights unchanged."""
         names = [self.names["mimi_config_name"], self.names["tokenizer_name"]]
-        if (self.directory / CONFIG_NAME).is_file():
-            names.insert(0, CONFIG_NAME)
-        return [name for name in names if name]
+        optional = [name for name in (CONFIG_NAME, ARCHIVE) if (self.directory / name).is_file()]
+        return [*optional, *(name for name in names if name)]
 
 
-def read_configs(directory: str | os.PathLike[str]) -> Checkpoint:
+def read_configs(
+    directory: str | os.PathLike[str], *, arch: str | os.PathLike[str] | None = None
+) -> Checkpoint:
     """Reads the JSON files of a checkpoint folder.
 
-    A folder without `config.json` is taken for Moshi 7B v0.1, one without a codec config for the
-    released 24 kHz codec, both as moshi 0.2.13 does; weights that do not fit are then refused.
+    Where no `config.json` says what the model looks like, the names of its tensors do, for the one
+    released size of Moshi and of PersonaPlex. Without a codec config it is the released codec.
+
+    Args:
+      directory: the folder.
+      arch: JSON file with the shapes of a model that neither says, see `from_arch_file`.
 
     Raises:
       ConversionError: it is no checkpoint folder, a JSON file is broken, or a config asks for
@@ -92,40 +111,81 @@ def read_configs(directory: str | os.PathLike[str]) -> Checkpoint:
     folder = Path(directory)
     raw = _read_config_json(folder)
     names, problems = _file_names(raw)
-    if (kind := raw.get("model_type", "moshi")) != "moshi":
-        problems.append(f"{CONFIG_NAME} model_type is {kind!r}, expected 'moshi'")
-    lm = mimi = None
+    if (kind := raw.get("model_type", "moshi")) not in MODEL_TYPES:
+        expected = ", ".join(map(repr, MODEL_TYPES))
+        problems.append(f"{CONFIG_NAME} model_type is {kind!r}, expected one of {expected}")
+    found = None
     try:
-        lm = MoshiConfig.from_dict(raw) if raw else moshi_7b()
+        if arch is None and says_architecture(raw):
+            found = _from_configs(folder, raw, names["mimi_config_name"], problems)
+        else:
+            found = _without_config(folder, raw, names, arch)
     except (ValueError, TypeError) as error:
-        problems.append(f"{CONFIG_NAME}: {error}")
-    try:
-        mimi = _mimi_config(folder, names["mimi_config_name"], lm)
-    except (ValueError, TypeError) as error:
-        problems.append(f"{names['mimi_config_name']}: {error}")
-    if problems or lm is None or mimi is None:
+        problems.append(str(error))
+    if problems or found is None:
         raise ConversionError(problems, subject=str(folder))
     return Checkpoint(
         directory=folder,
-        lm=lm,
-        mimi=mimi,
+        lm=found.lm,
+        mimi=found.mimi,
         lm_gen_config=raw.get("lm_gen_config") or {},
         names=names,
         is_jax=(folder / CONVERSION_NAME).is_file(),
+        recorded=found.recorded,
     )
+
+
+def _from_configs(
+    folder: Path, raw: Mapping[str, Any], mimi_name: str | None, problems: list[str]
+) -> Architecture | None:
+    """Both parts of a folder that describes itself; `problems` takes what is wrong with either."""
+    lm = None
+    try:
+        lm = lm_from_config(raw)
+    except (ValueError, TypeError) as error:
+        problems.append(f"{CONFIG_NAME}: {error}")
+    try:
+        values = read_json(folder / mimi_name) if mimi_name else None
+        mimi = mimi_from_config(values, lm or moshi_7b())
+    except (ValueError, TypeError) as error:
+        problems.append(f"{mimi_name}: {error}")
+        return None
+    return Architecture(lm, mimi) if lm else None
+
+
+def _without_config(
+    folder: Path,
+    raw: Mapping[str, Any],
+    names: Mapping[str, str | None],
+    arch: str | os.PathLike[str] | None,
+) -> Architecture:
+    if arch is not None:
+        if says_architecture(raw):
+            raise ValueError(f"{CONFIG_NAME} says what the model looks like; leave {arch} away")
+        try:
+            return from_arch_file(read_json(Path(arch)))
+        except ValueError as error:
+            raise ValueError(f"{arch}: {error}") from error
+    if (folder / CONVERSION_NAME).is_file():
+        recorded = read_json(folder / CONVERSION_NAME).get("arch")
+        if not isinstance(recorded, dict):
+            raise ValueError(f"{CONVERSION_NAME} has no shapes; convert the release again")
+        return from_arch_file(recorded)
+    with SafetensorsFile(folder / str(names["moshi_name"])) as file:
+        return from_tensors(file.tensors)
 
 
 def _read_config_json(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     if path.is_file():
         try:
-            return _read_json(path)
+            return read_json(path)
         except ValueError as error:
             raise ConversionError([f"{CONFIG_NAME}: {error}"], subject=str(folder)) from error
-    if not (folder / MOSHI_NAME).is_file():
+    if not any((folder / name).is_file() for name in (MOSHI_NAME, CONVERSION_NAME)):
         problem = (
             f"not a checkpoint folder: got neither {CONFIG_NAME} nor {MOSHI_NAME}, expected a"
-            " folder as Kyutai publishes one, or as to-jax writes it"
+            " folder as Kyutai or NVIDIA publishes one, or as to-jax writes it"
         )
         raise ConversionError([problem], subject=str(folder))
     return {}
@@ -135,13 +195,6 @@ def write_config(folder: Path, config: MoshiConfig) -> None:
     """Writes the `config.json` of a release of the language model alone, with Kyutai's keys."""
     values = {**config.to_dict(), "moshi_name": MOSHI_NAME, "model_type": "moshi"}
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
-
-
-def _mimi_config(folder: Path, name: str | None, lm: MoshiConfig | None) -> MimiConfig:
-    books = max(lm.dep_q, lm.n_q - lm.dep_q) if lm else 8
-    if name is None:
-        return mimi_24khz(books)
-    return MimiConfig.from_dict(_read_json(folder / name), num_codebooks=books)
 
 
 def _file_names(raw: Mapping[str, Any]) -> tuple[dict[str, str | None], list[str]]:
@@ -158,15 +211,3 @@ def _file_names(raw: Mapping[str, Any]) -> tuple[dict[str, str | None], list[str
                 "fetch that file, put it there and name it"
             )
     return names, problems
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError("got no such file, expected a JSON object")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"got a JSON {type(values).__name__}, expected an object")
-    return values

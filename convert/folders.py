@@ -16,6 +16,7 @@ from convert.checkpoint import CONVERSION_NAME, PARTS, Checkpoint, Part, read_co
 from convert.errors import ConversionError
 from convert.orbax_io import save_tree
 from convert.sources import Source, abstract_params, open_source
+from convert.voices import convert_voices
 from layers_jax import atomic_path
 
 # `progress(what, count)` starts a stretch of `count` tensors; what it returns is called after each.
@@ -33,22 +34,30 @@ def to_jax(
     source: str | os.PathLike[str],
     directory: str | os.PathLike[str],
     *,
+    arch: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> None:
     """Converts a release to orbax checkpoints, the JSON files and the tokenizer beside them.
+
+    The `.pt` files of a voice archive become safetensors, once.
 
     Raises:
       ConversionError: the source cannot be used, or is no release.
       FileNotFoundError: a file that its config names is not there.
       FileExistsError: `directory` is in use.
     """
-    origin = read_configs(source)
+    origin = read_configs(source, arch=arch)
     if origin.is_jax:
         problem = "got a converted folder, expected a release; it can be used as it is"
         raise ConversionError([problem], subject=str(source))
     with new_folder(directory) as folder:
-        entries = {part: _save_part(origin, part, folder, progress) for part in PARTS}
+        entries: dict[str, Any] = {
+            part: _save_part(origin, part, folder, progress) for part in PARTS
+        }
         _copy_side_files(origin, folder)
+        convert_voices(origin.directory, folder)
+        if origin.recorded is not None:
+            entries["arch"] = dict(origin.recorded)
         (folder / CONVERSION_NAME).write_text(json.dumps(entries) + "\n")
 
 

@@ -28,7 +28,10 @@ from mimi_jax import Mimi, MimiConfig
 
 
 def load_moshi(
-    directory: str | os.PathLike[str], *, precision: Precision | None = None
+    directory: str | os.PathLike[str],
+    *,
+    precision: Precision | None = None,
+    arch: str | os.PathLike[str] | None = None,
 ) -> tuple[Moshi, Params]:
     """Loads the language model of a checkpoint folder: a release, or what `to-jax` made of one.
 
@@ -38,6 +41,7 @@ def load_moshi(
       directory: the folder.
       precision: number formats; parameters are cast to its `params` (bf16 to f32 is exact). None
         keeps the stored format of each, and computes in bf16 if that is all there is, else in f32.
+      arch: JSON file with the shapes of a model whose folder does not say them.
 
     Returns:
       The module, holding shapes only, and its parameters.
@@ -46,7 +50,7 @@ def load_moshi(
       ConversionError: config or weights cannot be used; lists every problem of that file.
       FileNotFoundError: the weights that the config names are not there.
     """
-    checkpoint = read_configs(directory)
+    checkpoint = read_configs(directory, arch=arch)
     module = abstract_moshi(checkpoint.lm, precision or Precision.f32())
     with open_source(checkpoint, "moshi", split(module)[1]) as source:
         params = source.tree(np.dtype(precision.params) if precision else None, jax.device_put)
@@ -55,8 +59,10 @@ def load_moshi(
     return module, params
 
 
-def load_mimi(directory: str | os.PathLike[str]) -> tuple[Mimi, Params]:
-    """Loads the codec of a checkpoint folder, always in f32.
+def load_mimi(
+    directory: str | os.PathLike[str], *, arch: str | os.PathLike[str] | None = None
+) -> tuple[Mimi, Params]:
+    """Loads the codec of a checkpoint folder, always in f32; `arch` as in `load_moshi`.
 
     Returns:
       The module, holding shapes only, and its parameters. As many codebooks are in use as the
@@ -66,7 +72,7 @@ def load_mimi(directory: str | os.PathLike[str]) -> tuple[Mimi, Params]:
       ConversionError: config or weights cannot be used; lists every problem of that file.
       FileNotFoundError: the weights that the config names are not there.
     """
-    checkpoint = read_configs(directory)
+    checkpoint = read_configs(directory, arch=arch)
     module = abstract_mimi(checkpoint.mimi)
     with open_source(checkpoint, "mimi", split(module)[1]) as source:
         return module, source.tree(np.dtype(np.float32), jax.device_put)

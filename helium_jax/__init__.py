@@ -1,6 +1,6 @@
 """Moshi: Kyutai's full-duplex speech-text model (arXiv 2410.00037) as one compiled step."""
 
-from helium_jax.config import MoshiConfig, moshi_7b, nano
+from helium_jax.config import MoshiConfig, moshi_7b, nano, personaplex_7b
 from helium_jax.delays import apply_delays, undo_delays
 from helium_jax.forward import Logits, forward, forward_text, stack_layers, unstack_layers
 from helium_jax.model import Moshi
@@ -27,6 +27,7 @@ __all__ = [
     "init_state",
     "moshi_7b",
     "nano",
+    "personaplex_7b",
     "stack_layers",
     "step",
     "undo_delays",

@@ -201,6 +201,11 @@ def moshi_7b() -> MoshiConfig:
     return MoshiConfig()
 
 
+def personaplex_7b() -> MoshiConfig:
+    """PersonaPlex 7B as released: it also generates the user's codebooks. 8.37 B parameters."""
+    return MoshiConfig(dep_q=16, ring="personaplex")
+
+
 def nano() -> MoshiConfig:
     """The same architecture at a size for tests and laptops."""
     return MoshiConfig(

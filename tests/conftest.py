@@ -103,6 +103,13 @@ def tiny_checkpoint() -> Path:
 
 
 @pytest.fixture(scope="session")
+def personaplex_checkpoint() -> tuple[Path, Path]:
+    """The recorded folder as NVIDIA publishes one, and the file that says its shapes."""
+    folder = GOLDEN_FOLDER / "checkpoint_personaplex_tiny"
+    return folder, folder.with_name(f"{folder.name}.arch.json")
+
+
+@pytest.fixture(scope="session")
 def random_module() -> Callable[..., tuple[Any, Any]]:
     """`random_module(build, seed)`: what `build` makes, holding shapes, and random parameters.
 

@@ -1,12 +1,17 @@
 import json
+import math
 import shutil
+from pathlib import Path
 
 import pytest
 
 from convert import ConversionError, read_configs
 from convert.checkpoint import DEFAULT_NAMES, write_config
-from helium_jax import MoshiConfig, moshi_7b
-from mimi_jax import MimiConfig, mimi_24khz
+from helium_jax import MoshiConfig, moshi_7b, personaplex_7b
+from mimi_jax import MimiConfig
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+STUB = GOLDEN / "checkpoint_personaplex_tiny.hub_stub_config.json"
 
 
 @pytest.fixture
@@ -36,13 +41,73 @@ def test_a_release_says_what_it_is(tiny_checkpoint):
     assert found.side_files == ["config.json", "mimi_config.json", "tokenizer_spm_tiny.model"]
 
 
-def test_without_json_files_it_is_the_first_release(tmp_path):
-    (tmp_path / "model.safetensors").touch()
+def header_only(path, shapes):
+    """A safetensors file of full size that takes no room: its values are a hole."""
+    end, header = 0, {}
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+@pytest.mark.parametrize("stub", [False, True])
+@pytest.mark.parametrize(
+    ("keys", "expected"), [("moshi_7b", moshi_7b()), ("personaplex_7b", personaplex_7b())]
+)
+def test_without_shapes_the_names_of_the_tensors_tell_the_release(
+    keys, expected, stub, published_keys, tmp_path
+):
+    layout = published_keys(keys)["released"]
+    shapes = {name: shape for name, (_, shape) in layout.items() if not name.startswith("t")}
+    header_only(tmp_path / "model.safetensors", shapes)
+    if stub:  # what NVIDIA's repository has: a name and no shapes
+        shutil.copy(STUB, tmp_path / "config.json")
     found = read_configs(tmp_path)
-    assert (found.lm, found.mimi) == (moshi_7b(), mimi_24khz(8))
+    assert found.lm == expected
+    assert found.mimi.num_codebooks == 8
+    assert found.mimi.transformer.ring == expected.ring
     assert dict(found.names) == DEFAULT_NAMES
-    assert found.side_files == ["tokenizer_spm_32k_3.model"]
     assert found.lm_gen_config == {}
+
+
+def test_a_small_model_without_config_needs_its_shapes_said(personaplex_checkpoint):
+    folder, arch = personaplex_checkpoint
+    with pytest.raises(ConversionError, match=r"width \[32\] is not .*4096.*--arch FILE.json"):
+        read_configs(folder)
+    found = read_configs(folder, arch=arch)
+    values = json.loads(arch.read_text())
+    assert found.lm == MoshiConfig.from_dict(values["lm"], ring="personaplex")
+    assert found.mimi == MimiConfig.from_dict(values["mimi"], ring="personaplex")
+    assert found.side_files == ["voices.tgz", "tokenizer_spm_32k_3.model"]
+
+
+def test_weights_of_no_family_are_refused(tmp_path):
+    header_only(tmp_path / "model.safetensors", {"depformer_in.0.weight": [2, 2]})
+    with pytest.raises(ConversionError, match=r"1 depth steps are neither Moshi"):
+        read_configs(tmp_path)
+
+
+def test_an_arch_file_is_for_folders_that_say_nothing(tiny_checkpoint, personaplex_checkpoint):
+    with pytest.raises(ConversionError, match=r"says what the model looks like; leave"):
+        read_configs(tiny_checkpoint, arch=personaplex_checkpoint[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "JSON list"),
+        ("{}", 'no object "lm"'),
+        ('{"lm": {}, "size": 7}', "unknown keys size"),
+        ('{"lm": {"dim": 4}}', "'n_q' is missing"),
+    ],
+)
+def test_a_wrong_arch_file_is_named(content, message, personaplex_checkpoint, tmp_path):
+    (tmp_path / "arch.json").write_text(content)
+    with pytest.raises(ConversionError, match=rf"arch\.json: .*{message}"):
+        read_configs(personaplex_checkpoint[0], arch=tmp_path / "arch.json")
 
 
 def test_the_codec_uses_as_many_codebooks_as_either_speaker_has(folder):

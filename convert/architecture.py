@@ -1,0 +1,136 @@
+"""What the models of a checkpoint look like, whoever says so.
+
+`config.json` says it, or a file given beside the checkpoint (`--arch`), or nobody: PersonaPlex as
+published (and the first Moshi) has weights only. Their names tell the family; what shapes cannot
+tell, heads and context, comes from the one released size of that family.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convert.safetensors_io import TensorInfo
+from helium_jax import MoshiConfig, moshi_7b, personaplex_7b
+from mimi_jax import MimiConfig, mimi_24khz
+
+_CONFIG = "config.json"
+# Keys of a config.json that say nothing about shapes.
+_SILENT = frozenset({"model_type", "version", "model_id", "lm_gen_config"})
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shapes of both models.
+
+    Attributes:
+      lm: the language model.
+      mimi: the codec, with as many codebooks in use as the language model needs.
+      recorded: the JSON object to keep with a converted checkpoint whose config does not say it.
+    """
+
+    lm: MoshiConfig
+    mimi: MimiConfig
+    recorded: Mapping[str, Any] | None = None
+
+
+def says_architecture(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` describes a model; the one beside PersonaPlex only names it."""
+    return any(key not in _SILENT and not key.endswith("_name") for key in config)
+
+
+def used_codebooks(lm: MoshiConfig) -> int:
+    """Codebooks K of one speaker: what the model generates, or hears.
+
+    A model that generates all it hears plays both speakers. Source: `get_mimi` of moshi 0.2.13,
+    which does not know that case (it would take 16 for PersonaPlex).
+    """
+    return lm.n_q // 2 if lm.dep_q == lm.n_q else max(lm.dep_q, lm.n_q - lm.dep_q)
+
+
+def from_arch_file(values: Mapping[str, Any]) -> Architecture:
+    """Reads `{"lm": {...}, "mimi": {...}, "num_codebooks_mimi": 8}`; the last two may be absent.
+
+    `lm` has the keys of Kyutai's `config.json`, `mimi` those of `mimi_config.json`.
+
+    Raises:
+      ValueError: a key is missing or unknown, or asks for what is not implemented.
+    """
+    if unknown := sorted(set(values) - {"lm", "mimi", "num_codebooks_mimi"}):
+        raise ValueError(f"got unknown keys {', '.join(unknown)}, expected lm and mimi")
+    if not isinstance(values.get("lm"), Mapping):
+        raise ValueError('got no object "lm", expected one with the keys of a config.json')
+    lm = lm_from_config(values["lm"])
+    books = values.get("num_codebooks_mimi", used_codebooks(lm))
+    return Architecture(lm, mimi_from_config(values.get("mimi"), lm, books), dict(values))
+
+
+def lm_from_config(values: Mapping[str, Any]) -> MoshiConfig:
+    """The language model of a `config.json`, with the ring of the code that it was trained by.
+
+    Who generates all it hears comes from the PersonaPlex fork, which keeps the older ring.
+
+    Raises:
+      ValueError: a key is missing or unknown, or asks for what is not implemented.
+    """
+    both = values.get("dep_q") is not None and values.get("dep_q") == values.get("n_q")
+    return MoshiConfig.from_dict(values, ring="personaplex" if both else "kyutai")
+
+
+def mimi_from_config(
+    values: Mapping[str, Any] | None, lm: MoshiConfig, codebooks: int | None = None
+) -> MimiConfig:
+    """The codec of a `mimi_config.json` (None for the released one) as `lm` needs it.
+
+    Raises:
+      ValueError: a key is missing or unknown, or asks for what is not implemented.
+    """
+    books = codebooks or used_codebooks(lm)
+    if values is None:
+        mimi = mimi_24khz(books)
+        return replace(mimi, transformer=replace(mimi.transformer, ring=lm.ring))
+    return MimiConfig.from_dict(values, num_codebooks=books, ring=lm.ring)
+
+
+def from_tensors(tensors: Mapping[str, TensorInfo]) -> Architecture:
+    """The released model of the family to which these tensors belong.
+
+    Raises:
+      ValueError: they belong to none, or to another size of one.
+    """
+    steps = sum(f"depformer_in.{k}.weight" in tensors for k in range(len(tensors)))
+    presets = {8: moshi_7b(), 16: personaplex_7b()}
+    lm = presets.get(steps)
+    if lm is None:
+        raise ValueError(
+            f"no {_CONFIG} says what the model looks like, and weights with {steps} depth steps are"
+            " neither Moshi 7B (8) nor PersonaPlex 7B (16); give its shapes with --arch FILE.json"
+        )
+    width = tensors["out_norm.alpha"].shape[-1:] if "out_norm.alpha" in tensors else ()
+    if width != (lm.dim,):
+        raise ValueError(
+            f"no {_CONFIG} says what the model looks like, and its width {list(width)} is not that"
+            f" of the released one ({lm.dim}); shapes do not tell heads and context: give them with"
+            " --arch FILE.json"
+        )
+    return Architecture(lm, mimi_from_config(None, lm), {"lm": lm.to_dict()})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if not path.is_file():
+        raise ValueError("got no such file, expected a JSON object")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"got a JSON {type(values).__name__}, expected an object")
+    return values
