@@ -126,7 +126,7 @@ class Topology:
         Raises:
           jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED when it does not fit the device's memory.
         """
-        enabled = bool(jax.config.read("jax_enable_compilation_cache"))
+        enabled = jax.config.values["jax_enable_compilation_cache"]
         # Autotuning times kernels, for which it would need the device.
         options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"}
         try:

@@ -28,7 +28,7 @@ def test_one_chip_compiles_without_a_warning_and_past_the_cache(name, recwarn):
     for _ in range(2):  # what the first had stored, the second would fail to read
         assert "ENTRY" in compile_double(name).as_text()
     assert [str(warning.message) for warning in recwarn] == []
-    assert jax.config.read("jax_enable_compilation_cache")
+    assert jax.config.values["jax_enable_compilation_cache"]
 
 
 def test_the_compiler_refuses_what_does_not_fit_the_memory_we_state():
