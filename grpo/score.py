@@ -26,9 +26,6 @@ from rewards import (
 Rewards = dict[str, Float[np.ndarray, " G"]]
 """Reward name -> one value a rollout, NaN = missing."""
 
-MIN_STD = {"turn_taking": 0.02}
-"""Spread in seconds up to which delays of a group count as equal: less than one hop of the VAD."""
-
 
 def hear(vad_params: Any, pcm: Float[Array, "G S"]) -> Float[Array, "G F"]:
     """The per-device program: probability of speech in each hop of 32 ms of 24 kHz audio."""
@@ -60,7 +57,8 @@ def score_group(
     scored = []
     for row in probabilities:
         agent = tuple(shift(speech_intervals(row, num_samples), -start_s))
-        scored.append(score(Dialogue(duration_s=duration_s, agent=agent, **labels), axis))
+        dialogue = Dialogue.of_segment(duration_s=duration_s, agent=agent, labels=labels)
+        scored.append(score(dialogue, axis))
     return {
         reward.name: np.array(
             [np.nan if values[reward.name] is None else values[reward.name] for values in scored]

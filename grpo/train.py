@@ -28,13 +28,13 @@ from grpo.mesh import Mesh, make_mesh
 from grpo.metrics import agreement, progress_line, reward_metrics
 from grpo.policy import Constants, Minibatch
 from grpo.programs import Programs, make_programs
-from grpo.score import MIN_STD, Rewards, score_group
+from grpo.score import Rewards, score_group
 from grpo.tracking import JsonlTracker, open_run, summarise
 from grpo.trainable import Params, merge
 from grpo.update import TrainState
 from helium_jax import unstack_layers
 from layers_jax import Precision
-from rewards import load_vad
+from rewards import REWARDS, load_vad
 
 logger = logging.getLogger("grpo")
 
@@ -139,7 +139,7 @@ def run_epoch(
     advantages = np.stack(
         [
             group_advantages(
-                np.stack(list(rewards.values())), [MIN_STD.get(name, 0.0) for name in rewards]
+                np.stack(list(rewards.values())), [REWARDS[name].min_std for name in rewards]
             )
             for rewards in experience.rewards
         ]

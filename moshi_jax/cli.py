@@ -20,7 +20,7 @@ VERBS = {
     "stream": ("a full-duplex session over an audio file", "moshi_jax.stream:main"),
     "segments": ("cut two-channel recordings into training segments", "grpo.segments_cli:main"),
     "train": ("GRPO post-training", "grpo.__main__:main"),
-    "score": ("rewards of stored dialogues", "rewards.__main__:main"),
+    "score": ("rewards of stored dialogues", "moshi_jax.score:main"),
     "bench": ("what a frame costs, measured or compiled", "bench.__main__:main"),
     "verify": ("recorded reference cases on this device", "moshi_jax.verify:main"),
 }

@@ -1,11 +1,19 @@
 """Rewards: speech intervals of both channels, and the rules of interactivity over them.
 
-Rules are pure functions of a `Dialogue`; they return a number, or None for *missing*.
+Rules are pure functions of a `Dialogue`; they return an `Outcome`: a number or *missing*, and what
+they measured. Every file of `rewards/axes` is loaded here.
 """
 
-from rewards.backchannel import BackchannelConfig, backchanneling
+from rewards.axes.backchannel import BackchannelConfig, backchanneling
+from rewards.axes.interruption import InterruptionConfig, user_interruption
+from rewards.axes.pause import PauseConfig, pause_handling
+from rewards.axes.turn_taking import (
+    TurnTakingConfig,
+    response_delay_s,
+    response_start_s,
+    turn_taking,
+)
 from rewards.dialogue import Dialogue
-from rewards.interruption import InterruptionConfig, user_interruption
 from rewards.intervals import (
     Interval,
     clip,
@@ -16,12 +24,21 @@ from rewards.intervals import (
     total_s,
     utterances,
 )
-from rewards.pause import PauseConfig, pause_handling
-from rewards.registry import REWARDS, Reward, register, reward_axes, rewards_for, score
+from rewards.outcome import Outcome, missing
+from rewards.registry import (
+    REWARDS,
+    Reward,
+    load_axes,
+    load_module,
+    outcomes,
+    register,
+    reward_axes,
+    rewards_for,
+    score,
+)
 from rewards.resample import resample_24k_to_16k
 from rewards.stored import Scored, score_file
 from rewards.timestamps import VadConfig, detect_speech, speech_intervals
-from rewards.turn_taking import TurnTakingConfig, response_delay_s, response_start_s, turn_taking
 from rewards.vad import (
     VadState,
     initial_state,
@@ -30,12 +47,15 @@ from rewards.vad import (
     stream_probabilities,
 )
 
+load_axes()
+
 __all__ = [
     "REWARDS",
     "BackchannelConfig",
     "Dialogue",
     "InterruptionConfig",
     "Interval",
+    "Outcome",
     "PauseConfig",
     "Reward",
     "Scored",
@@ -46,8 +66,11 @@ __all__ = [
     "clip",
     "detect_speech",
     "initial_state",
+    "load_module",
     "load_vad",
     "merge",
+    "missing",
+    "outcomes",
     "pause_handling",
     "pauses",
     "register",

@@ -1,23 +1,30 @@
-"""`python -m rewards FILE`: rewards of stored dialogues, also `moshi-jax score FILE`."""
+"""`python -m rewards FILE`: rewards of stored dialogues, also `moshi-jax score FILE`.
+
+A file of worked examples (`rewards.examples`) is computed and compared instead.
+"""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from rewards import REWARDS, Scored, score_file
+from rewards import REWARDS, Scored, load_module, score_file
+from rewards.examples import KINDS, Kind, are_examples, check_file
+from rewards.examples import table as examples_table
 
-# The rules' own options, from the registry: a new rule has its options here without a change.
-Rules: Any = make_dataclass(
-    "Rules",
-    [(r.name, r.config, field(default_factory=r.config)) for r in REWARDS.values()],
-    frozen=True,
-    kw_only=True,
-)
+
+def rules() -> Any:
+    """The rules' own options, from the registry: a new rule has its options here at once."""
+    return make_dataclass(
+        "Rules",
+        [(r.name, r.config, field(default_factory=r.config)) for r in REWARDS.values()],
+        frozen=True,
+        kw_only=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +37,17 @@ class ScoreConfig:
 
     Further fields: "name", "user", "interruption" [start, end], "backchannels". A reward that the
     labels of an entry do not determine is missing: "-" in the table, null in JSON.
+
+    A FILE of worked examples is one JSON object, kind -> cases with "expected" and "params": every
+    case is computed, printed beside what it expects, and the exit code is 1 if one differs.
     """
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The dialogues."""
     format: Literal["table", "jsonl"] = "table"
-    """What is printed."""
-    rules: Rules = field(default_factory=Rules)
+    """What is printed; jsonl has also what each rule measured."""
+    module: tuple[str, ...] = ()
+    """Modules of one's own that register rewards: dotted names, or paths of .py files."""
 
 
 def table(scored: Sequence[Scored]) -> str:
@@ -56,20 +67,37 @@ def table(scored: Sequence[Scored]) -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, kinds: Mapping[str, Kind] = KINDS) -> int:
     """Score one file and print the result.
 
     Args:
         argv: `sys.argv[1:]` if None.
+        kinds: the worked examples that are known.
 
     Returns:
-        0.
+        0; 1 if a worked example differs from what it expects.
 
     Raises:
-        ValueError, OSError: as `score_file`.
+        ValueError, OSError: as `score_file` and `check_file`.
         SystemExit: 2 for bad usage, 0 for `--help`.
     """
-    config = tyro.cli(ScoreConfig, args=argv, prog=None)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for module in _modules(arguments):  # before the options are read: they are options, too
+        load_module(module)
+    all_rules = rules()
+    full: Any = make_dataclass(
+        "ScoreConfig",
+        [("rules", all_rules, field(default_factory=all_rules))],
+        bases=(ScoreConfig,),
+        namespace={"__doc__": ScoreConfig.__doc__},
+        frozen=True,
+        kw_only=True,
+    )
+    config = tyro.cli(full, args=arguments, prog=None)
+    if are_examples(config.file):
+        checked = check_file(config.file, kinds)
+        print(examples_table(checked))
+        return 0 if all(case.check.agrees for case in checked) else 1
     configs = {name: getattr(config.rules, name) for name in REWARDS}
     scored = score_file(config.file, configs)
     if config.format == "table":
@@ -78,6 +106,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         for entry in scored:
             print(json.dumps(asdict(entry)))
     return 0
+
+
+def _modules(arguments: Sequence[str]) -> list[str]:
+    """The values of `--module`."""
+    found: list[str] = []
+    if "--module" in arguments:
+        for argument in arguments[arguments.index("--module") + 1 :]:
+            if argument.startswith("--"):
+                break
+            found.append(argument)
+    return found
 
 
 def run() -> int:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rewards.dialogue import Dialogue
-from rewards.registry import rewards_for, score
+from rewards.outcome import Fact
+from rewards.registry import outcomes, rewards_for
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scored:
     """The rewards of one stored entry.
 
@@ -18,11 +19,13 @@ class Scored:
         name: the entry's name, or its number in the file, from 1.
         axis: its axis.
         rewards: component -> value, None = missing.
+        facts: component -> what its rule measured.
     """
 
     name: str
     axis: str
     rewards: dict[str, float | None]
+    facts: dict[str, dict[str, Fact]]
 
 
 def score_file(path: str | Path, configs: Mapping[str, Any] | None = None) -> list[Scored]:
@@ -78,4 +81,10 @@ def _score_entry(entry: object, name: str, configs: Mapping[str, Any] | None) ->
         raise ValueError(f"axis is {axis!r}, expected the name of an axis")
     rewards_for(axis)  # an unknown axis is said before an unknown field
     name = str(fields.pop("name", name))
-    return Scored(name=name, axis=axis, rewards=score(Dialogue.from_dict(fields), axis, configs))
+    found = outcomes(Dialogue.from_dict(fields), axis, configs)
+    return Scored(
+        name=name,
+        axis=axis,
+        rewards={reward: outcome.value for reward, outcome in found.items()},
+        facts={reward: dict(outcome.facts) for reward, outcome in found.items()},
+    )

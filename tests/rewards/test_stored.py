@@ -16,10 +16,13 @@ def test_scores_a_json_list_and_json_lines(tmp_path, layout):
     file = tmp_path / "dialogues.json"
     lines = "\n\n".join(json.dumps(entry) for entry in ENTRIES) + "\n"
     file.write_text(lines if layout == "lines" else json.dumps(ENTRIES, indent=1))
+    early = {"rule": "early", "onset_s": 6.5, "delay_s": 0.5}
+    no_label = {"rule": "no label user_turn_end_s"}
+    takeover = {"rule": "takeover", "onset_s": 3.0, "longest_s": 2.5}
     assert score_file(file) == [
-        Scored(name="quick", axis="turn", rewards={"turn_taking": -0.5}),
-        Scored(name="2", axis="turn", rewards={"turn_taking": None}),
-        Scored(name="3", axis="pause", rewards={"pause_handling": -1.0}),
+        Scored("quick", "turn", {"turn_taking": -0.5}, {"turn_taking": early}),
+        Scored("2", "turn", {"turn_taking": None}, {"turn_taking": no_label}),
+        Scored("3", "pause", {"pause_handling": -1.0}, {"pause_handling": takeover}),
     ]
 
 

@@ -3,10 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rewards.axes.turn_taking import (
+    MIN_STD_S,
+    TurnTakingConfig,
+    response_delay_s,
+    response_rule,
+    response_start_s,
+)
+from rewards.checks import require_at_least_0, require_one_of
 from rewards.dialogue import Dialogue
 from rewards.intervals import TOLERANCE_S, clip, total_s
+from rewards.outcome import Outcome, missing
 from rewards.registry import register
-from rewards.turn_taking import TurnTakingConfig, response_delay_s, response_start_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,27 +36,42 @@ class InterruptionConfig(TurnTakingConfig):
     yield_weight: float = 0.0
     yield_grace_s: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of(self, "early_floor", ("interrupt_start", "none"))
+        require_at_least_0(self, ("yield_weight", "yield_grace_s"))
+
 
 _DEFAULTS = InterruptionConfig()
 
 
-@register("user_interruption", axes=("interruption",), config=InterruptionConfig)
-def user_interruption(dialogue: Dialogue, config: InterruptionConfig = _DEFAULTS) -> float | None:
+@register("user_interruption", axes=("interruption",), config=InterruptionConfig, min_std=MIN_STD_S)
+def user_interruption(dialogue: Dialogue, config: InterruptionConfig = _DEFAULTS) -> Outcome:
     """Minus the delay of the model's answer to an interruption, in seconds.
 
     R_int = -d of arXiv 2606.11167, with a cost on talking through the interruption. Missing
     without the label `interruption`.
+
+    Returns:
+        Facts: as `turn_taking`, and talked_through_s: speech during the interruption.
     """
     if dialogue.interruption is None:
-        return None
+        return missing("no label interruption")
     begin_s, end_s = dialogue.interruption
     if config.require_prior_speech and not any(
         start < begin_s - TOLERANCE_S for start, _ in dialogue.agent
     ):
-        return None
+        return missing("no speech before the interruption")
     start_s = response_start_s(dialogue.agent, end_s, dialogue.duration_s, config)
     if start_s is not None and config.early != "literal" and config.early_floor != "none":
         start_s = max(start_s, begin_s)
     delay_s = response_delay_s(start_s, end_s, dialogue.duration_s, config)
     talked_through_s = total_s(clip(dialogue.agent, begin_s, end_s))
-    return 0.0 - delay_s - config.yield_weight * max(0.0, talked_through_s - config.yield_grace_s)
+    unyielding_s = max(0.0, talked_through_s - config.yield_grace_s)
+    facts = {
+        "rule": response_rule(start_s, end_s, delay_s, dialogue.duration_s),
+        "onset_s": start_s,
+        "delay_s": delay_s,
+        "talked_through_s": talked_through_s,
+    }
+    return Outcome(0.0 - delay_s - config.yield_weight * unyielding_s, facts)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from rewards.checks import require_at_least_0, require_one_of
 from rewards.dialogue import Dialogue
 from rewards.intervals import (
     RUN_GAP_S,
@@ -14,7 +15,11 @@ from rewards.intervals import (
     runs,
     utterances,
 )
+from rewards.outcome import Outcome, missing
 from rewards.registry import register
+
+MIN_STD_S = 0.02
+"""Spread up to which delays of a group count as equal: less than one hop of the detector."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,12 @@ class TurnTakingConfig:
     utterance_gap_s: float = UTTERANCE_GAP_S
     cross_tolerance_s: float = 0.2
     cap: bool = True
+
+    def __post_init__(self) -> None:
+        require_at_least_0(
+            self, ("min_utterance_s", "run_gap_s", "utterance_gap_s", "cross_tolerance_s")
+        )
+        require_one_of(self, "early", ("abs", "clamp", "after_only", "literal"))
 
 
 _DEFAULTS = TurnTakingConfig()
@@ -97,18 +108,31 @@ def response_delay_s(
     return min(delay_s, remaining_s) if config.cap else delay_s
 
 
-@register("turn_taking", axes=("turn",), config=TurnTakingConfig)
-def turn_taking(
-    dialogue: Dialogue,
-    config: TurnTakingConfig = _DEFAULTS,
-) -> float | None:
+def response_rule(
+    start_s: float | None, turn_end_s: float, delay_s: float, duration_s: float
+) -> str:
+    """Which case of the rule a response is: "none", "early" or "after", and whether capped."""
+    if start_s is None:
+        return "none"
+    capped = abs(start_s - turn_end_s) > duration_s - turn_end_s + TOLERANCE_S
+    when = "early" if start_s < turn_end_s - TOLERANCE_S else "after"
+    return f"{when}, capped" if capped and delay_s <= duration_s - turn_end_s else when
+
+
+@register("turn_taking", axes=("turn",), config=TurnTakingConfig, min_std=MIN_STD_S)
+def turn_taking(dialogue: Dialogue, config: TurnTakingConfig = _DEFAULTS) -> Outcome:
     """Minus the delay of the model's response to the user's turn, in seconds.
 
     R_turn = -d of arXiv 2606.11167, with a cost on starting early. Missing without the label
     `user_turn_end_s`.
+
+    Returns:
+        Facts: onset_s of the response, delay_s that is charged, and `response_rule`.
     """
     turn_end_s = dialogue.user_turn_end_s
     if turn_end_s is None:
-        return None
+        return missing("no label user_turn_end_s")
     start_s = response_start_s(dialogue.agent, turn_end_s, dialogue.duration_s, config)
-    return 0.0 - response_delay_s(start_s, turn_end_s, dialogue.duration_s, config)
+    delay_s = response_delay_s(start_s, turn_end_s, dialogue.duration_s, config)
+    rule = response_rule(start_s, turn_end_s, delay_s, dialogue.duration_s)
+    return Outcome(0.0 - delay_s, {"rule": rule, "onset_s": start_s, "delay_s": delay_s})

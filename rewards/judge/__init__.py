@@ -1,0 +1,1 @@
+"""The judge: whether what the model answers is natural and fits what was said."""
