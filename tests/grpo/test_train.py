@@ -16,6 +16,8 @@ from grpo.extract import ExtractConfig, extract
 from grpo.tracking import read_metrics
 from grpo.train import train
 from grpo.trainable import partition
+from moshi_jax.sample import conversation_path
+from moshi_jax.stream import embedded_checkpoint
 
 EPOCHS, GROUPS, GENERATIONS, FRAMES, PREFIX = 4, 4, 2, 12, 3
 loop = importlib.import_module("grpo.train")  # the package exports the function of this name
@@ -199,11 +201,10 @@ def test_the_number_of_devices_does_not_change_the_run(run):
 
 
 @pytest.mark.slow
-def test_real_segments_and_the_embedded_checkpoint(tiny_checkpoint, tmp_path):
-    recording = tiny_checkpoint.parent / "sample" / "conversation.flac"
-    extract(recording, tmp_path / "segments", ExtractConfig(axes=("pause", "turn")))
+def test_real_segments_and_the_embedded_checkpoint(tmp_path):
+    extract(conversation_path(), tmp_path / "segments", ExtractConfig(axes=("pause", "turn")))
     config = GRPOConfig(
-        checkpoint=tiny_checkpoint,
+        checkpoint=embedded_checkpoint(),
         segments=tmp_path / "segments",
         run_dir=tmp_path / "run",
         epochs=1,
