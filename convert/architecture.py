@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.safetensors_io import TensorInfo
-from helium_jax import MoshiConfig, moshi_7b, personaplex_7b
+from helium_jax import MoshiConfig, as_personaplex, moshi_7b, personaplex_7b
 from mimi_jax import MimiConfig, mimi_24khz
 
 _CONFIG = "config.json"
@@ -69,15 +69,15 @@ def from_arch_file(values: Mapping[str, Any]) -> Architecture:
 
 
 def lm_from_config(values: Mapping[str, Any]) -> MoshiConfig:
-    """The language model of a `config.json`, with the ring of the code that it was trained by.
+    """The language model of a `config.json`, run as the code does that it was trained by.
 
-    Who generates all it hears comes from the PersonaPlex fork, which keeps the older ring.
+    Who generates all it hears comes from the PersonaPlex fork.
 
     Raises:
       ValueError: a key is missing or unknown, or asks for what is not implemented.
     """
-    both = values.get("dep_q") is not None and values.get("dep_q") == values.get("n_q")
-    return MoshiConfig.from_dict(values, ring="personaplex" if both else "kyutai")
+    config = MoshiConfig.from_dict(values)
+    return as_personaplex(config) if config.dep_q == config.n_q > 0 else config
 
 
 def mimi_from_config(

@@ -33,7 +33,7 @@ from mimi_jax import MimiConfig
 Part = Literal["moshi", "mimi"]
 PARTS: tuple[Part, Part] = ("moshi", "mimi")
 
-MODEL_TYPES = ("moshi", "personaplex")
+MODEL_TYPES = ("moshi", "personaplex", "hibiki", "stt")
 CONFIG_NAME = "config.json"
 CONVERSION_NAME = "conversion.json"
 MOSHI_NAME = "model.safetensors"
@@ -193,7 +193,8 @@ def _read_config_json(folder: Path) -> dict[str, Any]:
 
 def write_config(folder: Path, config: MoshiConfig) -> None:
     """Writes the `config.json` of a release of the language model alone, with Kyutai's keys."""
-    values = {**config.to_dict(), "moshi_name": MOSHI_NAME, "model_type": "moshi"}
+    kind = "hibiki" if config.reads_eos_as_pad else "moshi"
+    values = {**config.to_dict(), "moshi_name": MOSHI_NAME, "model_type": kind}
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
 
 

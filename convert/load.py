@@ -54,7 +54,9 @@ def load_moshi(
     module = abstract_moshi(checkpoint.lm, precision or Precision.f32())
     with open_source(checkpoint, "moshi", split(module)[1]) as source:
         params = source.tree(np.dtype(precision.params) if precision else None, jax.device_put)
-        if precision is None and set(source.formats.values()) == {"BF16"}:
+        # The reference keeps conditioners in float32 beside a model of any format.
+        formats = {f for k, f in source.formats.items() if not k.startswith("condition_provider.")}
+        if precision is None and formats == {"BF16"}:
             module = abstract_moshi(checkpoint.lm, Precision.bf16())
     return module, params
 

@@ -5,27 +5,71 @@ from __future__ import annotations
 from convert.rules import Rule
 from helium_jax import MoshiConfig
 
+# Leaves that stay in float32 whatever format the rest is cast to, as in the reference.
+ALWAYS_FLOAT32 = "conditioners."
+
 
 def moshi_rules(config: MoshiConfig) -> list[Rule]:
     """The table of a language model, for reading and writing."""
-    books = {"k": config.dep_q}
     return [
-        Rule("emb.{k}.weight", "audio_embedding.table", "same", {"k": config.n_q}),
+        *_audio_embedding(config),
         Rule("text_emb.weight", "text_embedding.table"),
         *_temporal({"l": config.num_layers}),
         Rule("out_norm.alpha", "out_norm.scale", "alpha"),
         Rule("text_linear.weight", "text_head.kernel", "matrix"),
-        Rule("depformer_in.{k}.weight", "depth.inputs.{k}.kernel", "matrix", books),
+        *(_depth(config) if config.dep_q else []),
+        *_extra(config),
+        *_conditioners(config),
+    ]
+
+
+def _audio_embedding(config: MoshiConfig) -> list[Rule]:
+    rule = Rule("emb.{k}.weight", "audio_embedding.table", "same", {"k": config.n_q})
+    return [rule] if config.n_q else []
+
+
+def _depth(config: MoshiConfig) -> list[Rule]:
+    books, sets = {"k": config.dep_q}, {"s": config.num_depth_weight_sets}
+    fed_back = {"k": config.dep_q - 1}  # the last codebook never is
+    rules = [
+        Rule("depformer_in.{s}.weight", "depth.inputs.{s}.kernel", "matrix", sets),
         Rule("depformer_text_emb.weight", "depth.text_embedding.table"),
-        Rule(
-            "depformer_emb.{k}.weight",
-            "depth.audio_embeddings.{k}.table",
-            "same",
-            {"k": config.dep_q - 1},  # the last codebook is never fed back
-        ),
-        *_depth({"l": config.depformer_num_layers, "s": config.dep_q}),
+        Rule("depformer_emb.{k}.weight", "depth.audio_embeddings.{k}.table", "same", fed_back),
+        *_depth_layers({"l": config.depformer_num_layers, **sets}),
         Rule("linears.{k}.weight", "depth.heads.{k}.kernel", "matrix", books),
     ]
+    if config.depformer_low_rank_embeddings is not None:
+        text, audio = "depth.text_embedding", "depth.audio_embeddings.{k}"
+        rules += [
+            Rule("depformer_text_emb.low_rank.weight", f"{text}.projection.kernel", "matrix"),
+            Rule(
+                "depformer_emb.{k}.low_rank.weight",
+                f"{audio}.projection.kernel",
+                "matrix",
+                fed_back,
+            ),
+        ]
+    if config.depformer_norm is not None:
+        rules.append(Rule("depformer_norms.{k}.alpha", "depth.norms.{k}.scale", "alpha", books))
+    return rules
+
+
+def _extra(config: MoshiConfig) -> list[Rule]:
+    heads = {"h": config.extra_heads_num_heads}
+    rule = Rule("extra_heads.{h}.weight", "extra_heads.{h}.kernel", "matrix", heads)
+    return [rule] if config.extra_heads_num_heads else []
+
+
+def _conditioners(config: MoshiConfig) -> list[Rule]:
+    rules = []
+    for index, lut in enumerate(config.conditioners):
+        theirs, ours = f"condition_provider.conditioners.{lut.name}", f"conditioners.{index}"
+        rules += [
+            Rule(f"{theirs}.embed.weight", f"{ours}.table"),
+            Rule(f"{theirs}.output_proj.weight", f"{ours}.projection.kernel", "matrix"),
+            Rule(f"{theirs}.learnt_padding", f"{ours}.padding", "alpha"),
+        ]
+    return rules
 
 
 def _temporal(counts: dict[str, int]) -> list[Rule]:
@@ -37,8 +81,8 @@ def _temporal(counts: dict[str, int]) -> list[Rule]:
     ]
 
 
-def _depth(counts: dict[str, int]) -> list[Rule]:
-    """A weight set a codebook: the released attention tensors hold all of them, step after step."""
+def _depth_layers(counts: dict[str, int]) -> list[Rule]:
+    """Several weight sets: the released attention tensors hold all of them, step after step."""
     theirs, ours = "depformer.layers.{l}", "depth.layers.{l}"
     return [
         *_norms(theirs, ours, {"l": counts["l"]}),

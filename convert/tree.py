@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from convert.errors import ConversionError, describe
+from convert.moshi import ALWAYS_FLOAT32
 from convert.rules import Link, Plan, flatten, leaf_block
 from convert.safetensors_io import FLOATS, FORMATS, TensorInfo, Tensors
 from convert.transforms import Shape, to_jax, to_torch
@@ -32,7 +33,7 @@ def read_tree(
       file: the open file.
       abstract: our tree; only its structure is used.
       dtype: format of every leaf; None keeps the stored one (the narrowest format that holds all
-        of a leaf's tensors, where they differ).
+        of a leaf's tensors, where they differ), and so do the leaves of `ALWAYS_FLOAT32`.
       place: called with each finished leaf, to put it on a device.
     """
 
@@ -40,7 +41,7 @@ def read_tree(
         if path in plan.derived:
             inputs, compute = plan.derived[path]
             return compute(*map(leaf, inputs))
-        return _read_leaf(plan, path, file, dtype)
+        return _read_leaf(plan, path, file, None if path.startswith(ALWAYS_FLOAT32) else dtype)
 
     leaves = [place(leaf(path)) for path in flatten(abstract)]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves)

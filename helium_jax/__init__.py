@@ -1,9 +1,13 @@
 """Moshi: Kyutai's full-duplex speech-text model (arXiv 2410.00037) as one compiled step."""
 
-from helium_jax.config import MoshiConfig, moshi_7b, nano, personaplex_7b
+from helium_jax.conditions import LutConfig, condition_rows
+from helium_jax.config import MoshiConfig
 from helium_jax.delays import apply_delays, undo_delays
 from helium_jax.forward import Logits, forward, forward_text, stack_layers, unstack_layers
+from helium_jax.grid import NOT_GIVEN, NOT_READY, Given
+from helium_jax.guidance import Guidance
 from helium_jax.model import Moshi
+from helium_jax.presets import as_personaplex, helium_2b, moshi_7b, nano, personaplex_7b
 from helium_jax.sampling import Sampler, Sampling
 from helium_jax.session import DuplexFrame, DuplexSession
 from helium_jax.state import MoshiState, StepOutput, init_state
@@ -11,9 +15,14 @@ from helium_jax.step import step
 from helium_jax.text import TextTokenizer
 
 __all__ = [
+    "NOT_GIVEN",
+    "NOT_READY",
     "DuplexFrame",
     "DuplexSession",
+    "Given",
+    "Guidance",
     "Logits",
+    "LutConfig",
     "Moshi",
     "MoshiConfig",
     "MoshiState",
@@ -22,8 +31,11 @@ __all__ = [
     "StepOutput",
     "TextTokenizer",
     "apply_delays",
+    "as_personaplex",
+    "condition_rows",
     "forward",
     "forward_text",
+    "helium_2b",
     "init_state",
     "moshi_7b",
     "nano",

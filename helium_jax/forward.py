@@ -25,17 +25,23 @@ class Logits(NamedTuple):
     audio_mask: Bool[Array, "B Q T"]
 
 
-def forward(lm: Moshi, params: Params, codes: Int[Array, "B K T"]) -> Logits:
+def forward(
+    lm: Moshi,
+    params: Params,
+    codes: Int[Array, "B K T"],
+    conditions: Int[Array, "B C"] | None = None,
+) -> Logits:
     """Logits for the text and the generated codebooks of every frame.
 
     Args:
       lm: the model's definition (static), listed or stacked.
       params: its parameters, in the same layout.
       codes: text, agent and user streams by training frame; -1 where unknown.
+      conditions: `condition_rows` of each session, for a model that has conditioners.
     """
     model = bind(lm, params)
     config = lm.config
-    hidden, targets = _hidden(model, codes)
+    hidden, targets = _hidden(model, codes, conditions)
     batch, length, _ = hidden.shape
 
     def rows(x: jax.Array) -> jax.Array:
@@ -47,9 +53,13 @@ def forward(lm: Moshi, params: Params, codes: Int[Array, "B K T"]) -> Logits:
         audio.append(logits.reshape(batch, length, -1))
         return rows(targets[:, 1 + k])
 
-    model.depth.unroll(rows(hidden), rows(targets[:, 0]), choose)
-    delays = config.delays[1 : 1 + config.dep_q]
-    undelayed, known = undo_delays(jnp.stack(audio, axis=1), delays)
+    if model.depth is None:
+        undelayed = jnp.zeros((batch, 0, length, config.card), lm.precision.logits)
+        known = jnp.zeros((0, length), bool)
+    else:
+        model.depth.unroll(rows(hidden), rows(targets[:, 0]), choose)
+        delays = config.delays[1 : 1 + config.dep_q]
+        undelayed, known = undo_delays(jnp.stack(audio, axis=1), delays)
     return Logits(
         text=model.text_logits(hidden),
         text_mask=codes[:, 0] != -1,
@@ -58,21 +68,29 @@ def forward(lm: Moshi, params: Params, codes: Int[Array, "B K T"]) -> Logits:
     )
 
 
-def forward_text(lm: Moshi, params: Params, codes: Int[Array, "B K T"]) -> Float[Array, "B T V"]:
+def forward_text(
+    lm: Moshi,
+    params: Params,
+    codes: Int[Array, "B K T"],
+    conditions: Int[Array, "B C"] | None = None,
+) -> Float[Array, "B T V"]:
     """Text logits of every frame: the temporal side alone, which is what the policy trains."""
     model = bind(lm, params)
-    hidden, _ = _hidden(model, codes)
+    hidden, _ = _hidden(model, codes, conditions)
     return model.text_logits(hidden)
 
 
-def _hidden(model: Moshi, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _hidden(
+    model: Moshi, codes: jax.Array, conditions: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
     """Temporal output [B, T, D], and the delayed grid [B, K, T] that it predicts."""
     config = model.config
     initial = jnp.array(config.initial_tokens)[:, None]
     targets = apply_delays(codes, config.delays, config.initial_tokens)
     first = jnp.broadcast_to(initial, (codes.shape[0], config.num_streams, 1)).astype(codes.dtype)
     fed = jnp.concatenate([first, targets[:, :, :-1]], axis=2)
-    return model.hidden(fed), targets
+    condition = None if conditions is None else model.condition(conditions)
+    return model.hidden(fed, condition), targets
 
 
 def stack_layers(params: Params) -> Params:

@@ -1,12 +1,16 @@
 """The model's parameters and its two halves. Source: `LMModel` in moshi/models/lm.py."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from helium_jax.conditions import LutCondition
 from helium_jax.config import MoshiConfig
 from helium_jax.depth import DepthTransformer
 from layers_jax import Embedding, Linear, Precision, RingCache, RMSNorm, Transformer
+
+_EOS, _PAD = 2, 3
 
 
 class Moshi(nnx.Module):
@@ -29,8 +33,9 @@ class Moshi(nnx.Module):
     ):
         precision = precision or Precision.f32()
         # One table for all codebooks: indexing a stack of them would copy whole tables.
-        self.audio_embedding = Embedding(
-            config.n_q * (config.card + 1), config.dim, precision=precision, rngs=rngs
+        entries = config.n_q * (config.card + 1)
+        self.audio_embedding = (
+            Embedding(entries, config.dim, precision=precision, rngs=rngs) if entries else None
         )
         self.text_embedding = Embedding(
             config.text_card + 1, config.dim, precision=precision, rngs=rngs
@@ -39,25 +44,52 @@ class Moshi(nnx.Module):
             config.temporal, precision=precision, stacked=stacked, rngs=rngs
         )
         self.out_norm = RMSNorm(config.dim, precision=precision, rngs=rngs)
-        self.text_head = Linear(config.dim, config.text_card, precision=precision, rngs=rngs)
-        self.depth = DepthTransformer(config, precision=precision, rngs=rngs)
+        self.text_head = Linear(config.dim, config.num_text_logits, precision=precision, rngs=rngs)
+        self.depth = (
+            DepthTransformer(config, precision=precision, rngs=rngs) if config.dep_q else None
+        )
+        extra = [
+            Linear(config.dim, config.extra_heads_dim, precision=precision, rngs=rngs)
+            for _ in range(config.extra_heads_num_heads)
+        ]
+        self.extra_heads = nnx.List(extra) if extra else None
+        conditioners = [LutCondition(lut, config.dim, rngs=rngs) for lut in config.conditioners]
+        self.conditioners = nnx.List(conditioners) if conditioners else None
         self.config, self.precision = config, precision
 
-    def embed(self, tokens: Int[Array, "B K T"]) -> Float[Array, "B T D"]:
-        """Sum of the streams' embeddings, audio first, then text: the order matters in bf16."""
-        config = self.config
-        first_rows = jnp.arange(config.n_q)[:, None] * (config.card + 1)
-        audio = self.audio_embedding(
-            tokens[:, 1:], jnp.broadcast_to(first_rows, tokens[:, 1:].shape)
-        )
-        total = audio[:, 0]
-        for k in range(1, config.n_q):
-            total = total + audio[:, k]
-        return total + self.text_embedding(tokens[:, 0])
+    def condition(self, rows: Int[Array, "B C"]) -> Float[Array, "B D"]:
+        """What is added to every input of each session, from its `condition_rows`; f32.
 
-    def hidden(self, tokens: Int[Array, "B K T"]) -> Float[Array, "B T D"]:
+        Raises:
+          ValueError: the model has no conditions.
+        """
+        if self.conditioners is None:
+            raise ValueError("conditions were given, but the model has no conditioners")
+        vectors = [table(rows[:, i]) for i, table in enumerate(self.conditioners)]
+        return jnp.sum(jnp.stack(vectors), axis=0)
+
+    def embed(
+        self, tokens: Int[Array, "B K T"], condition: Float[Array, "B D"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """Sum of the streams' embeddings, audio, text, condition: the order matters in bf16."""
+        config = self.config
+        text = tokens[:, 0]
+        if config.reads_eos_as_pad:
+            text = jnp.where(text == _EOS, _PAD, text)
+        total = self.text_embedding(text)
+        if self.audio_embedding is not None:
+            first_rows = jnp.arange(config.n_q)[:, None] * (config.card + 1)
+            audio = self.audio_embedding(
+                tokens[:, 1:], jnp.broadcast_to(first_rows, tokens[:, 1:].shape)
+            )
+            total = sum((audio[:, k] for k in range(1, config.n_q)), start=audio[:, 0]) + total
+        return total if condition is None else total + condition[:, None].astype(total.dtype)
+
+    def hidden(
+        self, tokens: Int[Array, "B K T"], condition: Float[Array, "B D"] | None = None
+    ) -> Float[Array, "B T D"]:
         """Normed temporal output of a whole delayed grid."""
-        return self.out_norm(self.temporal(self.embed(tokens)))
+        return self.out_norm(self.temporal(self.embed(tokens, condition)))
 
     def hidden_step(
         self,
@@ -65,11 +97,20 @@ class Moshi(nnx.Module):
         caches: list[RingCache],
         offset: Int[Array, " B"],
         mask: Bool[Array, " B"],
+        condition: Float[Array, "B D"] | None = None,
     ) -> tuple[Float[Array, "B D"], list[RingCache]]:
         """Normed temporal output of the next position of each row."""
-        x, caches = self.temporal.step(self.embed(tokens[..., None]), caches, offset, mask)
+        embedded = self.embed(tokens[..., None], condition)
+        x, caches = self.temporal.step(embedded, caches, offset, mask)
         return self.out_norm(x)[:, 0], caches
 
     def text_logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Logits over the text vocabulary."""
         return self.text_head(hidden).astype(self.precision.logits)
+
+    def extra_probabilities(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B E C"]:
+        """Softmax of each of the E extra heads over its C classes, f32; E is 0 without any."""
+        if self.extra_heads is None:
+            return jnp.zeros((*hidden.shape[:-1], 0, self.config.extra_heads_dim))
+        logits = jnp.stack([head(hidden) for head in self.extra_heads], axis=-2)
+        return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)

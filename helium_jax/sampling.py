@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from helium_jax.config import MoshiConfig
+from helium_jax.guidance import Guidance
 
 # Exp(1) draws by rank: text [B, R], audio [B, Q, S]; None for a greedy choice.
 Noise = tuple[jax.Array | None, jax.Array | None]
@@ -77,11 +78,13 @@ class Sampling:
 
     text: Sampler = Sampler(temperature=0.7, top_k=25)
     audio: Sampler = Sampler(temperature=0.8, top_k=250)
+    guidance: Guidance | None = None
 
     @classmethod
-    def greedy(cls) -> "Sampling":
+    def greedy(cls, guidance: Guidance | None = None) -> "Sampling":
         """The most probable token everywhere."""
-        return cls(text=Sampler(temperature=0), audio=Sampler(temperature=0))
+        zero = Sampler(temperature=0)
+        return cls(text=zero, audio=zero, guidance=guidance)
 
     def noise(
         self, config: MoshiConfig, keys: UInt32[Array, "B 2"], frame: Int[Array, " B"]
@@ -89,7 +92,7 @@ class Sampling:
         """The noise of one frame, from (seed, row, frame, stream) and nothing else."""
         text = fold(keys, frame, jnp.arange(1))[:, 0]
         audio = fold(keys, frame, 1 + jnp.arange(config.dep_q))
-        return (self.text.noise(text, config.text_card), self.audio.noise(audio, config.card))
+        return (self.text.noise(text, config.num_text_logits), self.audio.noise(audio, config.card))
 
 
 def row_keys(seed: int | Int[Array, ""], row_ids: Int[Array, " B"]) -> UInt32[Array, "B 2"]:

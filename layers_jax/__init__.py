@@ -4,7 +4,7 @@ from layers_jax.attention import RingCache, ring_positions
 from layers_jax.conv import CausalConv1d, CausalConvTranspose1d
 from layers_jax.files import atomic_path
 from layers_jax.functional import bind, split
-from layers_jax.linear import Embedding, Linear
+from layers_jax.linear import Embedding, Linear, LowRankEmbedding
 from layers_jax.norm import LayerNorm, LayerScale, RMSNorm
 from layers_jax.precision import Precision
 from layers_jax.state import masked_update, reset_rows, select_rows
@@ -17,6 +17,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "Linear",
+    "LowRankEmbedding",
     "Precision",
     "RMSNorm",
     "RingCache",

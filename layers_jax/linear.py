@@ -50,3 +50,21 @@ class Embedding(nnx.Module):
         """Rows `first_row + ids`; `first_row` picks one of several tables laid end to end."""
         rows = self.table[...][first_row + jnp.maximum(ids, 0)]
         return jnp.where(ids[..., None] == -1, 0, rows).astype(self.precision.compute)
+
+
+class LowRankEmbedding(nnx.Module):
+    """A narrow table [V, R] and a projection to width D; id -1 ("unknown") gives the zero vector.
+
+    Source: `ScaledEmbedding(low_rank=R)` in moshi/models/lm_utils.py.
+    """
+
+    def __init__(
+        self, num_entries: int, dim: int, rank: int, *, precision: Precision, rngs: nnx.Rngs
+    ):
+        self.table = normal_init(rngs, (num_entries, rank), precision, fan_in=rank)
+        self.projection = Linear(rank, dim, precision=precision, rngs=rngs)
+
+    def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+        """The projected rows `ids`."""
+        rows = self.table[...][jnp.maximum(ids, 0)]
+        return self.projection(jnp.where(ids[..., None] == -1, 0, rows))

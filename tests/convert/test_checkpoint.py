@@ -7,7 +7,7 @@ import pytest
 
 from convert import ConversionError, read_configs
 from convert.checkpoint import DEFAULT_NAMES, write_config
-from helium_jax import MoshiConfig, moshi_7b, personaplex_7b
+from helium_jax import MoshiConfig, as_personaplex, moshi_7b, personaplex_7b
 from mimi_jax import MimiConfig
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
@@ -79,7 +79,7 @@ def test_a_small_model_without_config_needs_its_shapes_said(personaplex_checkpoi
         read_configs(folder)
     found = read_configs(folder, arch=arch)
     values = json.loads(arch.read_text())
-    assert found.lm == MoshiConfig.from_dict(values["lm"], ring="personaplex")
+    assert found.lm == as_personaplex(MoshiConfig.from_dict(values["lm"]))
     assert found.mimi == MimiConfig.from_dict(values["mimi"], ring="personaplex")
     assert found.side_files == ["voices.tgz", "tokenizer_spm_32k_3.model"]
 
@@ -123,12 +123,12 @@ def test_files_outside_the_folder_are_refused(name, folder):
 
 
 def test_everything_wrong_is_said_at_once(folder):
-    change(folder, novel_switch=3, norm="layer_norm", model_type="hibiki", tokenizer_name="../t")
+    change(folder, novel_switch=3, norm="layer_norm", model_type="tts", tokenizer_name="../t")
     change(folder, "mimi_config.json", frame_rate=12.4)
     with pytest.raises(ConversionError) as caught:
         read_configs(folder)
     message = str(caught.value)
-    for part in ("novel_switch", "'norm' is 'layer_norm'", "'hibiki'", "'../t'", "frame_rate"):
+    for part in ("novel_switch", "'norm' is 'layer_norm'", "'tts'", "'../t'", "frame_rate"):
         assert part in message
     assert message.startswith(f"{folder}: ") and "\n" not in message
 

@@ -4,13 +4,24 @@ from pathlib import Path
 
 import pytest
 
-from helium_jax import MoshiConfig, moshi_7b, nano
+from helium_jax import LutConfig, MoshiConfig, as_personaplex, moshi_7b, nano
 from helium_jax.config import LOADER_KEYS, gated_width
 
 KEYS_FOLDER = Path(__file__).resolve().parent.parent / "golden" / "keys"
 
 
-@pytest.mark.parametrize("name", ["lm_kyutai", "lm_kyutai_delay2", "lm_rope_concat"])
+FAMILY = (
+    "lm_kyutai",
+    "lm_kyutai_delay2",
+    "lm_rope_concat",
+    "lm_schedule",
+    "lm_stt_like",
+    "lm_hibiki_like",
+    "personaplex_lm",
+)
+
+
+@pytest.mark.parametrize("name", FAMILY)
 def test_a_published_config_comes_back_with_all_it_said(golden, name):
     values = golden(name).config
     config = MoshiConfig.from_dict(values)
@@ -35,6 +46,7 @@ def test_defaults_are_those_of_the_released_model():
     )
     assert config == moshi_7b()
     assert (config.num_streams, config.max_delay, config.num_user_codebooks) == (17, 1, 8)
+    assert config.num_agent_codebooks == 8 and config.num_text_logits == 32_000
     assert config.temporal.hidden == 11264 and config.depth.hidden == 2816
     assert config.temporal.head_dim == 128 and config.depth.context == 8
     assert config.initial_tokens == (32_000, *[2048] * 16)
@@ -78,13 +90,24 @@ def test_the_ring_rule_is_the_callers_and_not_in_the_file():
         ({"gating": "gelu"}, r"'gating' is 'gelu', expected 'silu'"),
         ({"depformer_pos_emb": "sin"}, r"'depformer_pos_emb' is 'sin', expected 'none'"),
         ({"cross_attention": True}, r"'cross_attention' is True, expected False"),
-        ({"fuser": {"sum": ["x"]}}, r"'fuser' is \{'sum': \['x'\]\}, expected None"),
+        (
+            {"fuser": {"sum": ["x"]}},
+            r"'fuser' sums \['x'\], expected exactly the conditioners \[\]",
+        ),
+        ({"fuser": {"cross": ["x"]}}, r"'fuser' has 'cross' \['x'\], expected only 'sum'"),
+        ({"conditioners": {"x": {"type": "tensor"}}, "fuser": {"sum": ["x"]}}, r"conditioner 'x'"),
+        ({"demux_second_stream": True}, r"'demux_second_stream' is True, expected False"),
+        ({"depformer_norm": "layer_norm"}, r"depformer_norm is 'layer_norm', expected one of"),
+        ({"depformer_dim_feedforward": [9, 9]}, r"'depformer_dim_feedforward' is a list"),
+        (
+            {"depformer_weights_per_step_schedule": [0, 2]},
+            r"schedule is \[0, 2\], expected the num",
+        ),
         ({"lora": True}, r"'lora' is True, expected False"),
         ({"delays": [0, 0, 1]}, r"delays has 3 entries, expected 17 \(text and n_q = 16"),
         ({"delays": [1] * 17}, r"expected 0 for text and none below 0"),
         ({"delays": [0] * 16 + [-1]}, r"expected 0 for text and none below 0"),
-        ({"dep_q": 0}, r"dep_q is 0, expected 1 to n_q = 16"),
-        ({"dep_q": 17}, r"dep_q is 17, expected 1 to n_q = 16"),
+        ({"dep_q": 17}, r"dep_q is 17, expected 0 to n_q = 16"),
         ({"positional_embedding": "sin"}, r"'sin', expected one of \['rope', 'rope_concat'\]"),
         ({"num_heads": 3}, r"dim is 64, expected a multiple of 2 \* 3 heads"),
         ({"depformer_num_heads": 3}, r"dim is 32, expected a multiple of 2 \* 3 heads"),
@@ -112,3 +135,49 @@ def test_a_strange_ring_rule_is_refused():
     """While testing by the annotation, else by the config itself."""
     with pytest.raises(Exception, match=r"ring"):
         MoshiConfig(ring="rust")  # pyrefly: ignore[bad-argument-type]
+
+
+def test_what_the_depth_transformer_has_once_a_weight_set_follows_the_schedule(golden):
+    config = MoshiConfig.from_dict(golden("lm_schedule").config)
+    assert config.depth_weight_sets == (0, 1, 2, 2, 3, 3, 3, 3)
+    assert config.num_depth_weight_sets == 4 and nano().num_depth_weight_sets == 8
+    assert config.depth.context == 8
+
+
+def test_the_depth_transformer_inherits_its_width_rule():
+    """Without a width of its own it takes `hidden_scale` times its dimension."""
+    config = MoshiConfig.from_dict({**nano().to_dict(), "depformer_dim_feedforward": None})
+    assert config.depth.hidden == nano().depth.hidden == gated_width(32, int(4.125 * 32))
+
+
+def test_a_model_that_only_listens_and_writes(golden):
+    config = MoshiConfig.from_dict(golden("lm_stt_like").config)
+    assert (config.dep_q, config.num_user_codebooks, config.num_agent_codebooks) == (0, 8, 0)
+    assert (config.extra_heads_num_heads, config.max_delay) == (4, 0)
+
+
+def test_conditions_are_read_in_the_order_they_are_summed(golden):
+    values = golden("lm_hibiki_like").config
+    choices = ("very_bad", "bad", "neutral", "good", "very_good")
+    lut = LutConfig(name="description", n_bins=31, dim=16, possible_values=choices)
+    assert MoshiConfig.from_dict(values).conditioners == (lut,)
+    both = {"b": values["conditioners"]["description"], **values["conditioners"]}
+    two = {**values, "conditioners": both, "fuser": {"sum": ["description", "b"]}}
+    assert [c.name for c in MoshiConfig.from_dict(two).conditioners] == ["description", "b"]
+
+
+def test_hibiki_reads_the_end_of_a_sentence_as_padding(golden):
+    values = golden("lm_hibiki_like").config
+    assert MoshiConfig.from_dict({**values, "model_type": "hibiki"}).reads_eos_as_pad
+    assert not MoshiConfig.from_dict(values).reads_eos_as_pad
+
+
+def test_who_runs_the_model_decides_which_codebooks_are_the_users(golden):
+    config = MoshiConfig.from_dict(golden("personaplex_lm").config)
+    assert (config.num_user_codebooks, config.num_agent_codebooks) == (0, 16)
+    there = as_personaplex(config)
+    assert (there.num_user_codebooks, there.num_agent_codebooks) == (8, 8)
+    assert there.ring == "personaplex" and not there.last_codebook_sees_text
+    assert there.to_dict() == config.to_dict()
+    with pytest.raises(ValueError, match=r"dep_q 8, expected dep_q = n_q = 16: that step is for"):
+        as_personaplex(nano())

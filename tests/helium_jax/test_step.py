@@ -157,7 +157,9 @@ def test_one_program_serves_all_calls_and_uses_the_state_up(small, small_users):
 
 
 def test_user_codes_of_another_count_are_refused(small):
-    with pytest.raises(ValueError, match=r"user_codes has 3 codebooks, expected 2 \(n_q - dep_q\)"):
+    with pytest.raises(
+        ValueError, match=r"user_codes has 3 codebooks, expected 2 \(n_q 4, dep_q 2"
+    ):
         step(
             small.lm,
             small.params,
@@ -171,7 +173,9 @@ def test_a_model_that_would_not_listen_is_refused(small):
     config = replace(small.config, n_q=4, dep_q=4)
     lm = abstract(lambda: Moshi(config, rngs=nnx.Rngs(0)))
     user = jnp.zeros((1, 0), int)
-    with pytest.raises(ValueError, match=r"PersonaPlex sessions are not implemented yet"):
+    with pytest.raises(
+        ValueError, match=r"'kyutai' timing would not hear them; give its config to as_pers"
+    ):
         step(lm, {}, init_state(lm, 1), user, sampling=Sampling.greedy())
 
 
