@@ -5,6 +5,7 @@ from convert.errors import ConversionError
 from convert.export import export_mimi, export_moshi, to_torch
 from convert.folders import to_jax
 from convert.load import load_mimi, load_moshi, params_from_tensors
+from convert.lora import export_lora, load_lora, lora_from_tensors
 from convert.verify import Comparison, Difference, compare
 from convert.voices import Voice, load_voice, voice_names
 
@@ -15,11 +16,14 @@ __all__ = [
     "Difference",
     "Voice",
     "compare",
+    "export_lora",
     "export_mimi",
     "export_moshi",
+    "load_lora",
     "load_mimi",
     "load_moshi",
     "load_voice",
+    "lora_from_tensors",
     "params_from_tensors",
     "read_configs",
     "to_jax",

@@ -45,8 +45,14 @@ def export_moshi(
 
     Raises:
       ConversionError: the parameters are not those of `config`, or `source` has another config.
+      ValueError: the model has adapters.
       FileExistsError: `directory` is in use.
     """
+    if config.lora is not None:
+        raise ValueError(
+            "the parameters have adapters, expected a plain model; add them in with "
+            "layers_jax.fuse, or write them beside their base with export_lora"
+        )
     weights = _in_memory(config, params, dtypes, "moshi parameters")
     if source is None:
         with new_folder(directory) as folder:

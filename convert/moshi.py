@@ -7,6 +7,7 @@ from helium_jax import MoshiConfig
 
 # Leaves that stay in float32 whatever format the rest is cast to, as in the reference.
 ALWAYS_FLOAT32 = "conditioners."
+_KERNEL, _WEIGHT = ".kernel", ".weight"
 
 
 def moshi_rules(config: MoshiConfig) -> list[Rule]:
@@ -70,6 +71,29 @@ def _conditioners(config: MoshiConfig) -> list[Rule]:
             Rule(f"{theirs}.learnt_padding", f"{ours}.padding", "alpha"),
         ]
     return rules
+
+
+def lora_rules(config: MoshiConfig) -> list[Rule]:
+    """The table of the adapters: two rules for each rule of a matrix."""
+    kernels = [rule for rule in moshi_rules(config) if rule.path.endswith(_KERNEL)]
+    return [adapter for rule in kernels for adapter in _adapter(rule)]
+
+
+def _adapter(rule: Rule) -> list[Rule]:
+    """An adapter's factors. B has the rows of its matrix, so it moves as that does."""
+    names = (rule.torch, *rule.also)
+    stems = [name.removesuffix(_WEIGHT) for name in names if name.endswith(_WEIGHT)]
+    stem, others = stems[-1], stems[:-1]  # the state dict's own name is the last of a rule
+    return [
+        Rule(
+            f"{stem}.lora_{factor}.weight",
+            f"{rule.path.removesuffix(_KERNEL)}.lora_{factor.lower()}",
+            transform,
+            rule.counts,
+            also=tuple(f"{other}.lora_{factor}.weight" for other in others),
+        )
+        for factor, transform in (("A", "matrix"), ("B", rule.transform))
+    ]
 
 
 def _temporal(counts: dict[str, int]) -> list[Rule]:

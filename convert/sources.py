@@ -17,7 +17,7 @@ from flax import nnx
 from convert.checkpoint import CONVERSION_NAME, Checkpoint, Part
 from convert.errors import ConversionError
 from convert.mimi import mimi_rules
-from convert.moshi import moshi_rules
+from convert.moshi import lora_rules, moshi_rules
 from convert.orbax_io import restore_tree
 from convert.rules import Derived, Plan, Rule, flatten, plan
 from convert.safetensors_io import FLOATS, SafetensorsFile, TensorInfo, write_safetensors
@@ -55,8 +55,10 @@ def abstract_params(config: MoshiConfig | MimiConfig) -> Params:
 
 
 def rules_of(config: MoshiConfig | MimiConfig) -> list[Rule | Derived]:
-    """The rule table of a model."""
-    return mimi_rules(config) if isinstance(config, MimiConfig) else [*moshi_rules(config)]
+    """The rule table of a model, of its adapters too if it has some."""
+    if isinstance(config, MimiConfig):
+        return mimi_rules(config)
+    return [*moshi_rules(config), *(lora_rules(config) if config.lora else ())]
 
 
 @dataclass(frozen=True)

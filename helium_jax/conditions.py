@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from layers_jax import Linear, Precision
+from layers_jax import Linear, LoraConfig, Precision
 from layers_jax.linear import normal_init
 
 _LUT_KEYS = {"n_bins", "dim", "tokenizer", "possible_values"}
@@ -56,10 +56,12 @@ class LutConfig:
 class LutCondition(nnx.Module):
     """Rows of a small table, projected; in f32 whatever the model computes in."""
 
-    def __init__(self, config: LutConfig, dim: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: LutConfig, dim: int, *, lora: LoraConfig | None = None, rngs: nnx.Rngs
+    ):
         wide = Precision.f32()
         self.table = normal_init(rngs, (config.n_bins + 1, config.dim), wide, fan_in=config.dim)
-        self.projection = Linear(config.dim, dim, precision=wide, rngs=rngs)
+        self.projection = Linear(config.dim, dim, lora=lora, precision=wide, rngs=rngs)
         self.padding = normal_init(rngs, (dim,), wide, fan_in=dim)
         self.config = config
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from helium_jax.conditions import LutConfig, read_conditioners, write_conditioners
-from layers_jax import TransformerConfig
+from layers_jax import LoraConfig, TransformerConfig
 from layers_jax.attention import RingRule
+from layers_jax.lora import LORA_KEYS, read_lora, write_lora
 
 Timing = Literal["kyutai", "personaplex"]
 
@@ -45,7 +46,6 @@ _OFF = {
     "norm_emb": False,
     "bias_proj": False,
     "quantize": False,
-    "lora": False,
     "lora_name": None,
 }
 # Of the program that runs the model, not of the checkpoint.
@@ -76,6 +76,7 @@ class MoshiConfig:
       extra_heads_num_heads, extra_heads_dim: further softmax heads on the temporal output.
       conditioners: conditions that are added to every input.
       delays: frames by which each stream is shifted, `n_q + 1` of them.
+      lora: adapters beside every matrix, as moshi-finetune trains them; None for the plain model.
       ring: whose ring rule holds once the context is full.
       timing: whose step it is, see `helium_jax.step`.
       last_codebook_sees_text: False repeats NVIDIA's depth cache, in which the last codebook's step
@@ -112,6 +113,7 @@ class MoshiConfig:
     extra_heads_dim: int = 6
     conditioners: tuple[LutConfig, ...] = ()
     delays: tuple[int, ...] = (0, 0, *[1] * 7, 0, *[1] * 7)
+    lora: LoraConfig | None = None
     ring: RingRule = "kyutai"
     timing: Timing = "kyutai"
     last_codebook_sees_text: bool = True
@@ -200,6 +202,7 @@ class MoshiConfig:
             rope="half" if self.positional_embedding == "rope_concat" else "interleaved",
             kv_repeat=self.kv_repeat,
             ring=self.ring,
+            lora=self.lora,
         )
 
     @property
@@ -215,6 +218,7 @@ class MoshiConfig:
             hidden=gated_width(self.depformer_dim, wide),
             context=self.dep_q,
             kv_repeat=self.depformer_kv_repeat,
+            lora=self.lora,
         )
 
     @property
@@ -242,8 +246,9 @@ class MoshiConfig:
         Raises:
           ValueError: a key is unknown, missing, or asks for what is not implemented.
         """
-        fields = set(cls.__dataclass_fields__) - {*_RUNTIME, "conditioners"}
-        known = fields | {*_FIXED, *_OFF, *_INERT, *LOADER_KEYS, "conditioners", "fuser"}
+        fields = set(cls.__dataclass_fields__) - {*_RUNTIME, "conditioners", "lora"}
+        loaders = {*_FIXED, *_OFF, *_INERT, *LOADER_KEYS}
+        known = fields | loaders | {"conditioners", "fuser", *LORA_KEYS}
         problems = [f"unknown switch {key!r}" for key in sorted(set(values) - known)]
         for key, only in {**_FIXED, **_OFF}.items():
             if key in values and values[key] != only:
@@ -268,6 +273,7 @@ class MoshiConfig:
         return cls(
             **chosen,
             conditioners=conditioners,
+            lora=read_lora(values),
             ring=ring,
             timing=timing,
             last_codebook_sees_text=last_codebook_sees_text,
@@ -279,13 +285,14 @@ class MoshiConfig:
         fields = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in (*_RUNTIME, "conditioners")
+            if name not in (*_RUNTIME, "conditioners", "lora")
         }
         schedule = self.depformer_weights_per_step_schedule
         return {
             **fields,
             **_FIXED,
             **write_conditioners(self.conditioners),
+            **write_lora(self.lora),
             "delays": list(self.delays),
             "depformer_weights_per_step_schedule": None if schedule is None else list(schedule),
         }

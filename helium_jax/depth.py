@@ -28,7 +28,10 @@ class DepthBlock(nnx.Module):
             [Attention(shape, precision=precision, rngs=rngs) for _ in range(sets)]
         )
         self.mlp = nnx.List(
-            [GatedMlp(shape.dim, shape.hidden, precision=precision, rngs=rngs) for _ in range(sets)]
+            [
+                GatedMlp(shape.dim, shape.hidden, lora=shape.lora, precision=precision, rngs=rngs)
+                for _ in range(sets)
+            ]
         )
         self.config, self.precision = config, precision
 
@@ -58,13 +61,14 @@ class DepthTransformer(nnx.Module):
         dim, card, steps = config.depformer_dim, config.card, config.dep_q
 
         def linear(in_dim: int, out_dim: int) -> Linear:
-            return Linear(in_dim, out_dim, precision=precision, rngs=rngs)
+            return Linear(in_dim, out_dim, lora=config.lora, precision=precision, rngs=rngs)
 
         def table(entries: int) -> Embedding | LowRankEmbedding:
             rank = config.depformer_low_rank_embeddings
             if rank is None:
                 return Embedding(entries, dim, precision=precision, rngs=rngs)
-            return LowRankEmbedding(entries, dim, rank, precision=precision, rngs=rngs)
+            lora = config.lora
+            return LowRankEmbedding(entries, dim, rank, lora=lora, precision=precision, rngs=rngs)
 
         self.inputs = nnx.List(
             [linear(config.dim, dim) for _ in range(config.num_depth_weight_sets)]

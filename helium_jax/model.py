@@ -44,16 +44,20 @@ class Moshi(nnx.Module):
             config.temporal, precision=precision, stacked=stacked, rngs=rngs
         )
         self.out_norm = RMSNorm(config.dim, precision=precision, rngs=rngs)
-        self.text_head = Linear(config.dim, config.num_text_logits, precision=precision, rngs=rngs)
+        lora = config.lora
+
+        def head(out_dim: int) -> Linear:
+            return Linear(config.dim, out_dim, lora=lora, precision=precision, rngs=rngs)
+
+        self.text_head = head(config.num_text_logits)
         self.depth = (
             DepthTransformer(config, precision=precision, rngs=rngs) if config.dep_q else None
         )
-        extra = [
-            Linear(config.dim, config.extra_heads_dim, precision=precision, rngs=rngs)
-            for _ in range(config.extra_heads_num_heads)
-        ]
+        extra = [head(config.extra_heads_dim) for _ in range(config.extra_heads_num_heads)]
         self.extra_heads = nnx.List(extra) if extra else None
-        conditioners = [LutCondition(lut, config.dim, rngs=rngs) for lut in config.conditioners]
+        conditioners = [
+            LutCondition(lut, config.dim, lora=lora, rngs=rngs) for lut in config.conditioners
+        ]
         self.conditioners = nnx.List(conditioners) if conditioners else None
         self.config, self.precision = config, precision
 

@@ -5,6 +5,7 @@ from layers_jax.conv import CausalConv1d, CausalConvTranspose1d
 from layers_jax.files import atomic_path
 from layers_jax.functional import bind, split
 from layers_jax.linear import Embedding, Linear, LowRankEmbedding
+from layers_jax.lora import LoraConfig, fuse, merge_adapters, split_adapters
 from layers_jax.norm import LayerNorm, LayerScale, RMSNorm
 from layers_jax.precision import Precision
 from layers_jax.state import masked_update, reset_rows, select_rows
@@ -17,6 +18,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "Linear",
+    "LoraConfig",
     "LowRankEmbedding",
     "Precision",
     "RMSNorm",
@@ -25,11 +27,14 @@ __all__ = [
     "TransformerConfig",
     "atomic_path",
     "bind",
+    "fuse",
     "masked_update",
+    "merge_adapters",
     "reset_rows",
     "ring_positions",
     "select_rows",
     "split",
+    "split_adapters",
     "stack_layers",
     "unstack_layers",
 ]

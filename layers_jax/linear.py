@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from layers_jax.lora import LoraConfig, scaled
 from layers_jax.precision import Precision
 
 
@@ -20,18 +21,37 @@ class Linear(nnx.Module):
     """`y = x @ kernel`, no bias; kernel [D, *E], where a fused projection has several axes E.
 
     Every matrix of a model is one of these: what can stand beside a kernel is written here once.
+    With `lora` there is an adapter, lora_a [D, R] and lora_b [R, *E], that starts as nothing.
     """
 
     def __init__(
-        self, in_dim: int, features: int | tuple[int, ...], *, precision: Precision, rngs: nnx.Rngs
+        self,
+        in_dim: int,
+        features: int | tuple[int, ...],
+        *,
+        lora: LoraConfig | None = None,
+        precision: Precision,
+        rngs: nnx.Rngs,
     ):
-        shape = (in_dim, features) if isinstance(features, int) else (in_dim, *features)
-        self.kernel = normal_init(rngs, shape, precision, fan_in=in_dim)
-        self.precision = precision
+        shape = (features,) if isinstance(features, int) else features
+        self.kernel = normal_init(rngs, (in_dim, *shape), precision, fan_in=in_dim)
+        if lora is None:
+            self.lora_a = self.lora_b = None
+        else:  # as moshi-finetune starts: A from Kaiming's uniform with a = sqrt(5), B zero
+            limit, key = in_dim**-0.5, rngs.params()
+            a = jax.random.uniform(key, (in_dim, lora.rank), minval=-limit, maxval=limit)
+            self.lora_a = nnx.Param(a.astype(precision.params))
+            self.lora_b = nnx.Param(jnp.zeros((lora.rank, *shape), precision.params))
+        self.lora, self.precision = lora, precision
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "..."]:
         """`x[..., D]` -> `[..., *E]` in the compute format."""
-        return self.precision.dot(x, self.kernel[...])
+        y = self.precision.dot(x, self.kernel[...])
+        if self.lora is None:
+            return y
+        assert self.lora_a is not None and self.lora_b is not None
+        low = self.precision.dot(x, self.lora_a[...])
+        return y + scaled(self.precision.dot(low, self.lora_b[...]), self.lora.scaling)
 
 
 class Embedding(nnx.Module):
@@ -59,10 +79,17 @@ class LowRankEmbedding(nnx.Module):
     """
 
     def __init__(
-        self, num_entries: int, dim: int, rank: int, *, precision: Precision, rngs: nnx.Rngs
+        self,
+        num_entries: int,
+        dim: int,
+        rank: int,
+        *,
+        lora: LoraConfig | None = None,
+        precision: Precision,
+        rngs: nnx.Rngs,
     ):
         self.table = normal_init(rngs, (num_entries, rank), precision, fan_in=rank)
-        self.projection = Linear(rank, dim, precision=precision, rngs=rngs)
+        self.projection = Linear(rank, dim, lora=lora, precision=precision, rngs=rngs)
 
     def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
         """The projected rows `ids`."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from layers_jax.attention import RingCache, RingRule, attend, ring_positions, visible
 from layers_jax.functional import Params, bind, split
 from layers_jax.linear import Linear
+from layers_jax.lora import LoraConfig
 from layers_jax.mlp import GatedMlp, Mlp
 from layers_jax.norm import LayerNorm, LayerScale, RMSNorm
 from layers_jax.precision import Precision
@@ -39,6 +40,7 @@ class TransformerConfig:
       mlp: "gated" SiLU or "gelu".
       layer_scale: initial residual factor, None for no factor.
       ring: which reference's ring rule holds once the ring is full.
+      lora: adapters beside every matrix, None for none.
     """
 
     dim: int
@@ -53,6 +55,7 @@ class TransformerConfig:
     mlp: Literal["gated", "gelu"] = "gated"
     layer_scale: float | None = None
     ring: RingRule = "kyutai"
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("dim", "num_heads", "num_layers", "hidden", "context", "kv_repeat"):
@@ -88,8 +91,9 @@ class Attention(nnx.Module):
     def __init__(self, config: TransformerConfig, *, precision: Precision, rngs: nnx.Rngs):
         groups, width = config.num_kv_heads, config.kv_repeat + 2
         features = (groups, width, config.head_dim)
-        self.qkv = Linear(config.dim, features, precision=precision, rngs=rngs)
-        self.out = Linear(config.dim, config.dim, precision=precision, rngs=rngs)
+        lora = config.lora
+        self.qkv = Linear(config.dim, features, lora=lora, precision=precision, rngs=rngs)
+        self.out = Linear(config.dim, config.dim, lora=lora, precision=precision, rngs=rngs)
 
     def project(
         self, x: Float[Array, "B T D"]
@@ -113,7 +117,7 @@ class Block(nnx.Module):
         self.norm1 = norm(config.dim, precision=precision, rngs=rngs)
         self.attention = Attention(config, precision=precision, rngs=rngs)
         self.norm2 = norm(config.dim, precision=precision, rngs=rngs)
-        self.mlp = mlp(config.dim, config.hidden, precision=precision, rngs=rngs)
+        self.mlp = mlp(config.dim, config.hidden, lora=config.lora, precision=precision, rngs=rngs)
         scales = [
             None
             if config.layer_scale is None

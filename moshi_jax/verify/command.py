@@ -12,6 +12,7 @@ from helium_jax import MoshiConfig
 from moshi_jax.verify.check import Check
 from moshi_jax.verify.codec import check_codec
 from moshi_jax.verify.language_model import check_language_model
+from moshi_jax.verify.lora import check_lora
 from moshi_jax.verify.recording import Recording, read_recording
 from moshi_jax.verify.session import check_session, checkpoint_folder
 
@@ -73,6 +74,9 @@ def _checks(recording: Recording) -> Iterator[Check]:
         raise Unsupported("PersonaPlex sessions (dep_q equals n_q) are not implemented")
     if folder is not None:
         yield from check_session(recording, folder)
+        return
+    if recording.adapters:
+        yield from check_lora(recording)
         return
     known = {"greedy", "batch", "reset_in_sync", "forward", "forward_masked", "forward_bf16"}
     strange = {run for run in recording.runs if run not in known and not run.startswith("sampled")}

@@ -6,7 +6,7 @@ the model's config and the provenance as JSON.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Recording:
       provenance: what ran, with which options.
       tensors: inputs and expected outputs.
       weights: parameters under their released names.
+      adapters: LoRA factors under the names of moshi-finetune, if there are any.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Recording:
     provenance: Mapping[str, Any]
     tensors: Mapping[str, np.ndarray]
     weights: Mapping[str, np.ndarray]
+    adapters: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -78,6 +80,13 @@ def read_recording(path: Path) -> Recording:
                 f"{path} has no readable {error} in its header, expected a recording with JSON "
                 "'config' and 'provenance'; name recordings with --only"
             ) from error
-    weights = {key[8:]: value for key, value in arrays.items() if key.startswith("weights/")}
-    tensors = {key: value for key, value in arrays.items() if not key.startswith("weights/")}
-    return Recording(path, config, provenance, tensors, weights)
+    weights, adapters, tensors = {}, {}, {}
+    for key, value in arrays.items():
+        kind, _, name = key.partition("/")
+        if kind == "weights":
+            weights[name] = value
+        elif kind == "lora_weights":
+            adapters[name] = value
+        else:
+            tensors[key] = value
+    return Recording(path, config, provenance, tensors, weights, adapters)

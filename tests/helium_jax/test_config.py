@@ -6,6 +6,7 @@ import pytest
 
 from helium_jax import LutConfig, MoshiConfig, as_personaplex, moshi_7b, nano
 from helium_jax.config import LOADER_KEYS, gated_width
+from layers_jax import LoraConfig
 
 KEYS_FOLDER = Path(__file__).resolve().parent.parent / "golden" / "keys"
 
@@ -103,7 +104,9 @@ def test_the_ring_rule_is_the_callers_and_not_in_the_file():
             {"depformer_weights_per_step_schedule": [0, 2]},
             r"schedule is \[0, 2\], expected the num",
         ),
-        ({"lora": True}, r"'lora' is True, expected False"),
+        ({"lora": True, "lora_rank": 0}, r"LoRA rank is 0, expected at least 1"),
+        ({"lora": True, "lora_scaling": "2"}, r"lora_scaling '2', expected two numbers"),
+        ({"lora_name": "lora.safetensors"}, r"'lora_name' is 'lora.safetensors', expected None"),
         ({"delays": [0, 0, 1]}, r"delays has 3 entries, expected 17 \(text and n_q = 16"),
         ({"delays": [1] * 17}, r"expected 0 for text and none below 0"),
         ({"delays": [0] * 16 + [-1]}, r"expected 0 for text and none below 0"),
@@ -129,6 +132,22 @@ def test_all_problems_of_a_file_are_told_at_once():
 def test_switches_that_are_off_are_fine():
     off = {"cross_attention": False, "conditioners": None, "lora": False, "depformer_context": 8}
     assert MoshiConfig.from_dict({**nano().to_dict(), **off}) == nano()
+
+
+def test_adapters_are_read_and_written_under_the_keys_of_moshi_finetune():
+    asked = {"lora": True, "lora_rank": 4, "lora_scaling": 0.5}
+    config = MoshiConfig.from_dict({**nano().to_dict(), **asked})
+    assert config == replace(nano(), lora=LoraConfig(rank=4, scaling=0.5))
+    assert config.temporal.lora == config.depth.lora == config.lora
+    assert asked.items() <= config.to_dict().items()
+    released = MoshiConfig.from_dict({**nano().to_dict(), "lora": True})
+    assert released.lora == LoraConfig(rank=128, scaling=2.0)
+
+
+def test_rank_and_scaling_without_lora_are_no_adapters():
+    unused = {"lora": False, "lora_rank": 128, "lora_scaling": 2.0}
+    assert MoshiConfig.from_dict({**nano().to_dict(), **unused}) == nano()
+    assert not {"lora", "lora_rank"} & set(nano().to_dict())
 
 
 def test_a_strange_ring_rule_is_refused():

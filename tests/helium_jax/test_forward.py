@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from flax import nnx
 
 from helium_jax import Moshi, forward, forward_text, init_state, stack_layers, unstack_layers
-from layers_jax import Precision
+from layers_jax import LoraConfig, Precision, fuse, merge_adapters, split_adapters
 from layers_jax.functional import abstract
 
 
@@ -48,6 +50,23 @@ def test_bf16_stays_as_close_to_the_reference_as_rounding_lets_it(recorded):
     assert np.sqrt(np.mean(error**2)) / scale < 0.02
     assert np.abs(error).max() / scale < 0.15
     assert np.any(error)
+
+
+def test_adapters_act_in_every_matrix(small, small_codes, random_module):
+    """Beside their kernels they give what they give fused, and nothing while they are zero."""
+    config = replace(small.config, lora=LoraConfig(rank=2, scaling=0.7))
+    lm, params = random_module(lambda: Moshi(config, rngs=nnx.Rngs(0)))
+    adapters, base = split_adapters(params)
+    fused = small.compiled(lambda lm, _, params, codes: forward(lm, params, codes))
+    run = jax.jit(lambda params: forward(lm, params, jnp.asarray(small_codes)))
+    off = run(merge_adapters(jax.tree.map(jnp.zeros_like, adapters), base))
+    both = run(params), fused(fuse(params, 0.7), small_codes)
+    for name in ("text", "audio"):
+        beside, inside = (getattr(logits, name) for logits in both)
+        np.testing.assert_allclose(beside, inside, atol=1e-4)
+        plain = getattr(off, name)
+        np.testing.assert_allclose(plain, getattr(fused(base, small_codes), name), atol=1e-5)
+        assert np.abs(beside - plain).max() > 0.1
 
 
 def test_the_temporal_side_alone_gives_the_same_text_logits(small, small_codes):

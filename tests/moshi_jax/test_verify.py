@@ -78,6 +78,35 @@ def test_a_recording_with_its_checkpoint_beside_it_is_a_session(capsys):
 
 
 @pytest.mark.slow
+def test_adapters_beside_their_kernels_and_fused_into_them_are_ok(capsys):
+    code, lines = output(capsys, [GOLDEN, "--only", "lora"])
+    assert code == 0
+    for expected in (
+        "unfused 40/40 calls equal",
+        "fused 40/40 calls equal",
+        "unfused audio mask 312/312 equal",
+        "fused_weights_f32 0.0e+00",
+        "fused_weights_bf16 0 bf16 steps",
+    ):
+        assert expected in lines[1]
+
+
+def test_a_wrong_adapter_fails(golden, written, capsys):
+    """The factor of one step in place of another's, where a rule table could be off by one."""
+    recording = golden("lora")
+    kept = ("lora_weights/", "expected/fused_weights")
+    tensors = {k: v for k, v in recording.tensors.items() if k.startswith(kept)}
+    written("right", recording, tensors=tensors)
+    name = "lora_weights/depformer.layers.0.self_attn.in_projs.{}.lora_B.weight"
+    swapped = {**tensors, name.format(1): tensors[name.format(2)]}
+    path = written("swapped", recording, tensors=swapped)
+    code, lines = output(capsys, [path.parent])
+    assert code == 1
+    assert lines[1].startswith("right: ok, fused_weights_f32 ")
+    assert lines[2].startswith("swapped: FAILED, FAILED fused_weights_f32 ")
+
+
+@pytest.mark.slow
 def test_every_run_that_was_recorded_is_ok(capsys):
     names = "lm_kyutai,lm_rope_concat,mimi_kyutai"
     code, lines = output(capsys, [GOLDEN, "--only", names])
