@@ -25,7 +25,7 @@ from convert.architecture import (
     says_architecture,
 )
 from convert.errors import ConversionError
-from convert.safetensors_io import SafetensorsFile
+from convert.shards import INDEX_SUFFIX, open_weights
 from convert.voices import ARCHIVE
 from helium_jax import MoshiConfig, moshi_7b
 from mimi_jax import MimiConfig
@@ -76,8 +76,10 @@ class Checkpoint:
         return str(self.names[f"{part}_name"])
 
     def weights(self, part: Part) -> Path:
-        """Where the weights of a part are: that file, or the orbax folder of a converted one."""
-        return self.directory / (part if self.is_jax else self.file_name(part))
+        """Where the weights of a part are: that file, its index, or an orbax folder."""
+        if self.is_jax:
+            return self.directory / part
+        return _weights_path(self.directory, self.file_name(part))
 
     @property
     def tokenizer(self) -> Path:
@@ -135,6 +137,12 @@ def read_configs(
     )
 
 
+def _weights_path(folder: Path, name: str) -> Path:
+    """The file, or in its absence the index of the files that it was split into."""
+    index = folder / (name + INDEX_SUFFIX)
+    return index if index.is_file() and not (folder / name).is_file() else folder / name
+
+
 def _from_configs(
     folder: Path, raw: Mapping[str, Any], mimi_name: str | None, problems: list[str]
 ) -> Architecture | None:
@@ -171,7 +179,7 @@ def _without_config(
         if not isinstance(recorded, dict):
             raise ValueError(f"{CONVERSION_NAME} has no shapes; convert the release again")
         return from_arch_file(recorded)
-    with SafetensorsFile(folder / str(names["moshi_name"])) as file:
+    with open_weights(_weights_path(folder, str(names["moshi_name"]))) as file:
         return from_tensors(file.tensors)
 
 
@@ -182,7 +190,8 @@ def _read_config_json(folder: Path) -> dict[str, Any]:
             return read_json(path)
         except ValueError as error:
             raise ConversionError([f"{CONFIG_NAME}: {error}"], subject=str(folder)) from error
-    if not any((folder / name).is_file() for name in (MOSHI_NAME, CONVERSION_NAME)):
+    known = (MOSHI_NAME, MOSHI_NAME + INDEX_SUFFIX, CONVERSION_NAME)
+    if not any((folder / name).is_file() for name in known):
         problem = (
             f"not a checkpoint folder: got neither {CONFIG_NAME} nor {MOSHI_NAME}, expected a"
             " folder as Kyutai or NVIDIA publishes one, or as to-jax writes it"

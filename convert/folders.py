@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from convert.checkpoint import CONVERSION_NAME, PARTS, Checkpoint, Part, read_configs
 from convert.errors import ConversionError
-from convert.orbax_io import save_tree
+from convert.orbax_io import save_leaves
 from convert.sources import Source, abstract_params, open_source
 from convert.voices import convert_voices
 from layers_jax import atomic_path
@@ -65,11 +65,12 @@ def _save_part(origin: Checkpoint, part: Part, folder: Path, progress: Progress)
     with open_source(origin, part, abstract_params(origin.config(part))) as weights:
         tick = progress(f"reading {part}", weights.num_leaves)
 
-        def place(leaf: np.ndarray) -> np.ndarray:
-            tick()
-            return leaf
+        def leaves() -> Iterator[tuple[Any, np.ndarray]]:
+            for entry in weights.leaves(None):
+                yield entry
+                tick()
 
-        save_tree(folder / part, weights.tree(None, place))
+        save_leaves(folder / part, leaves())
         # What our leaves do not tell, so that the file can be given back exactly.
         return {"formats": weights.formats, "metadata": dict(weights.metadata)}
 

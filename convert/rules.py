@@ -84,10 +84,14 @@ class Plan:
     tensor_shapes: dict[str, Shape]
 
 
+def dotted(keys: Any) -> str:
+    """The path of a leaf as rules write it, out of JAX's key path."""
+    return jax.tree_util.keystr(keys, simple=True, separator=".")
+
+
 def flatten(tree: Any) -> dict[str, Any]:
     """Dotted path -> leaf, in the order of `jax.tree.leaves`."""
-    pairs = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in pairs}
+    return {dotted(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def plan(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -28,6 +28,14 @@ FLOATS: dict[str, np.dtype] = {
     "F16": np.dtype(np.float16),
 }
 FORMATS = {dtype: name for name, dtype in FLOATS.items()}
+# What else a file may hold: scales and integers of quantised weights, tokens.
+_DTYPES: dict[str, np.dtype] = {
+    **FLOATS,
+    **{f"I{8 * n}": np.dtype(f"i{n}") for n in (1, 2, 4, 8)},
+    **{f"U{8 * n}": np.dtype(f"u{n}") for n in (1, 2, 4, 8)},
+    "F64": np.dtype(np.float64),
+    "BOOL": np.dtype(np.bool_),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,17 @@ class TensorInfo:
 
     shape: Shape
     format: str
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """Tensors under PyTorch names, read one at a time."""
+
+    tensors: dict[str, TensorInfo]
+
+    def read(self, key: str, part: tuple[int, int] = (0, 1)) -> np.ndarray:
+        """Tensor `key`, or block i of its n equal row blocks for `part = (i, n)`."""
+        ...
 
 
 class MemoryTensors:
@@ -59,6 +78,8 @@ class MemoryTensors:
 class SafetensorsFile:
     """A safetensors file opened for reading; a context manager.
 
+    Reads are plain reads into memory of their own: a mapped file would count as resident.
+
     Attributes:
       path: the file.
       tensors: shape and format of each tensor; nothing else is read on opening.
@@ -76,21 +97,15 @@ class SafetensorsFile:
                 f"cannot read {path}: got no file there, expected safetensors weights;"
                 " check the name in config.json"
             )
-        _check_size(self.path)
-        try:
-            self._file: Any = safe_open(self.path, "numpy")
-        except SafetensorError as error:
-            raise ConversionError(
-                [f"not a safetensors file ({error})"], subject=str(path)
-            ) from error
-        self.tensors: dict[str, TensorInfo] = {}
-        for key in self._file.keys():  # noqa: SIM118  (not a mapping)
-            stored = self._file.get_slice(key)
-            self.tensors[key] = TensorInfo(tuple(stored.get_shape()), stored.get_dtype())
-        self.metadata: dict[str, str] = dict(self._file.metadata() or {})
+        header, self._start = _read_header(self.path)
+        self.metadata: dict[str, str] = dict(header.pop("__metadata__", None) or {})
+        self.tensors = {
+            key: TensorInfo(tuple(entry["shape"]), entry["dtype"]) for key, entry in header.items()
+        }
+        self._offsets = {key: entry["data_offsets"][0] for key, entry in header.items()}
+        self._file = self.path.open("rb", buffering=0)
 
     def __enter__(self) -> SafetensorsFile:
-        self._file.__enter__()
         return self
 
     def __exit__(
@@ -99,37 +114,67 @@ class SafetensorsFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.__exit__(kind, error, trace)
+        self._file.close()
 
     def read(self, key: str, part: tuple[int, int] = (0, 1)) -> np.ndarray:
-        """Tensor `key`, or block i of its n equal row blocks for `part = (i, n)`."""
-        index, count = part
-        if count == 1:
-            return self._file.get_tensor(key)
-        rows = self.tensors[key].shape[0] // count
-        return self._file.get_slice(key)[index * rows : (index + 1) * rows]
+        """Tensor `key`, or block i of its n equal row blocks for `part = (i, n)`.
+
+        Raises:
+          ConversionError: the format is one that numpy does not have, or the file lost its end.
+        """
+        (index, count), info = part, self.tensors[key]
+        dtype = _DTYPES.get(info.format)
+        if dtype is None:
+            problem = f"cannot read {key}: got {info.format}, expected one of {', '.join(_DTYPES)}"
+            raise ConversionError([problem], subject=str(self.path))
+        shape = info.shape if count == 1 else (info.shape[0] // count, *info.shape[1:])
+        array = np.empty(shape, dtype)
+        view = array.reshape(-1).view(np.uint8).data
+        self._file.seek(self._start + self._offsets[key] + index * len(view))
+        while view:
+            done = self._file.readinto(view)
+            if not done:
+                problem = f"ends within {key}: the file changed while it was read; fetch it again"
+                raise ConversionError([problem], subject=str(self.path))
+            view = view[done:]
+        return array
 
 
-Tensors = SafetensorsFile | MemoryTensors
-
-
-def _check_size(path: Path) -> None:
-    """The header states how long the file is: say so when a download or a disk was cut short."""
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header, and where data starts. It states how long the file is: a cut one is noticed."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if 8 + length > size:
                 raise ValueError(f"header of {length} bytes in a file of {size}")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_unique)
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
         expected = 8 + length + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         problem = f"not a safetensors file, or cut short ({error}); fetch it again"
         raise ConversionError([problem], subject=str(path)) from error
     if size != expected:
         problem = f"got {size} bytes, expected {expected} from its header; fetch it again"
         raise ConversionError([problem], subject=str(path))
+    try:
+        safe_open(path, "numpy")  # the library's own checks: formats, sizes, gaps, overlaps
+    except (SafetensorError, OverflowError) as error:
+        raise ConversionError([f"not a safetensors file ({error})"], subject=str(path)) from error
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("two entries have the same name")
+    return values
+
+
+def file_order(formats: Mapping[str, str]) -> list[str]:
+    """Names in the order in which the library lays tensors of these formats out in a file."""
+    rank = list(FLOATS)
+    return sorted(formats, key=lambda name: (rank.index(formats[name]), name))
 
 
 def write_safetensors(
@@ -137,6 +182,7 @@ def write_safetensors(
     tensors: Mapping[str, TensorInfo],
     read: Callable[[str], np.ndarray],
     metadata: Mapping[str, str] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes a file tensor by tensor, atomically, in the very bytes the safetensors library writes.
 
@@ -145,9 +191,9 @@ def write_safetensors(
       tensors: shape and format of each tensor, formats F32, BF16 or F16.
       read: called once a tensor, in file order; its result must have that shape and format.
       metadata: free text entries of the header.
+      check: called before the finished file takes its name; what it raises prevents that.
     """
-    rank = list(FLOATS)
-    names = sorted(tensors, key=lambda name: (rank.index(tensors[name].format), name))
+    names = file_order({name: info.format for name, info in tensors.items()})
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in names:
@@ -170,3 +216,4 @@ def write_safetensors(
                     f"{info.format}{list(info.shape)}"
                 )
             file.write(np.ascontiguousarray(tensor).view(np.uint8).reshape(-1).data)
+        check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -15,13 +15,28 @@ import numpy as np
 from flax import nnx
 
 from convert.checkpoint import CONVERSION_NAME, Checkpoint, Part
-from convert.errors import ConversionError
+from convert.errors import ConversionError, describe
 from convert.mimi import mimi_rules
 from convert.moshi import lora_rules, moshi_rules
-from convert.orbax_io import restore_tree
-from convert.rules import Derived, Plan, Rule, flatten, plan
-from convert.safetensors_io import FLOATS, SafetensorsFile, TensorInfo, write_safetensors
-from convert.tree import Formats, check_tree, leaf_formats, make_tensor, read_tree, stored_formats
+from convert.orbax_io import StoredLeaves
+from convert.rules import Derived, Plan, Rule, dotted, flatten, plan
+from convert.safetensors_io import (
+    FLOATS,
+    SafetensorsFile,
+    TensorInfo,
+    file_order,
+    write_safetensors,
+)
+from convert.shards import ShardedTensors, open_weights, write_shards
+from convert.tree import (
+    Formats,
+    all_finite,
+    check_leaves,
+    leaf_formats,
+    make_tensor,
+    read_leaves,
+    stored_formats,
+)
 from helium_jax import Moshi, MoshiConfig
 from layers_jax import Precision, split
 from layers_jax.functional import Params, abstract
@@ -68,22 +83,32 @@ class Source:
     Attributes:
       tensors: shape and format of each tensor under its released name.
       read: the values of a tensor in that shape and format.
-      tree: the values as our tree; takes the format of the leaves (None keeps the stored one) and
-        what puts each finished leaf in its place.
-      num_leaves: how many leaves that tree has.
+      leaves: the values as the leaves of our tree, one at a time with their key paths; takes their
+        format, None keeps the stored one.
+      shapes: that tree, abstract.
       metadata: free text entries of the released file.
     """
 
     tensors: dict[str, TensorInfo]
     read: Callable[[str], np.ndarray]
-    tree: Callable[[np.dtype | None, Place], Params]
-    num_leaves: int
+    leaves: Callable[[np.dtype | None], Iterator[tuple[Any, np.ndarray]]]
+    shapes: Params
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def num_leaves(self) -> int:
+        """How many leaves our tree has."""
+        return len(jax.tree.leaves(self.shapes))
 
     @property
     def formats(self) -> Formats:
         """The format of each tensor."""
         return {key: info.format for key, info in self.tensors.items()}
+
+    def tree(self, dtype: np.dtype | None, place: Place) -> Params:
+        """The values as our tree; `place` is called with each finished leaf."""
+        leaves = [place(leaf) for _, leaf in self.leaves(dtype)]
+        return jax.tree.unflatten(jax.tree.structure(self.shapes), leaves)
 
     def recast(self, formats: Mapping[str, str]) -> Source:
         """The same values in other formats, rounded to nearest even where they are narrower."""
@@ -94,15 +119,37 @@ class Source:
 
         return replace(self, tensors=tensors, read=read)
 
-    def write(self, path: Path, tick: Callable[[], None] = lambda: None) -> None:
-        """Writes a safetensors file, calling `tick` after each tensor."""
+    def write(
+        self,
+        path: Path,
+        tick: Callable[[], None] = lambda: None,
+        *,
+        max_bytes: int | None = None,
+    ) -> None:
+        """Writes a safetensors file, or several of `max_bytes`, calling `tick` after each tensor.
+
+        Raises:
+          ConversionError: naming every tensor with a NaN or an infinity; no file is left.
+        """
+        broken: list[str] = []
 
         def read(key: str) -> np.ndarray:
             tensor = self.read(key)
+            if not all_finite(tensor):
+                broken.append(key)
             tick()
             return tensor
 
-        write_safetensors(path, self.tensors, read, self.metadata)
+        def check() -> None:
+            if broken:
+                problems = describe("not finite:", ((key, "") for key in broken))
+                raise ConversionError(problems, subject=path.name)
+
+        if max_bytes is None:
+            write_safetensors(path, self.tensors, read, self.metadata, check)
+        else:
+            write_shards(path, self.tensors, read, self.metadata, max_bytes)
+            check()
 
 
 def memory_source(
@@ -113,21 +160,31 @@ def memory_source(
     Raises:
       ConversionError: the parameters are not those of `config`.
     """
+    leaves = flatten(params)
+    return _leaves_source(config, leaves, leaves, shapes, subject)
+
+
+def _leaves_source(
+    config: MoshiConfig | MimiConfig,
+    abstract: Mapping[str, Any],
+    values: Mapping[str, Any],
+    shapes: Params,
+    subject: str,
+) -> Source:
+    """Leaves by path: their shapes and formats, and where to get their values."""
     release = _release_plan(config, shapes)
-    leaves = check_tree(release, params, subject=subject)
-    formats = leaf_formats(release, leaves)
+    check_leaves(release, abstract, subject=subject)
+    formats = leaf_formats(release, abstract)
 
-    def tree(dtype: np.dtype | None, place: Place) -> Params:
-        return jax.tree.map(
-            lambda leaf: place(leaf.astype(dtype or leaf.dtype, copy=False)), params
-        )
+    def leaves(dtype: np.dtype | None) -> Iterator[tuple[Any, np.ndarray]]:
+        for keys, _ in jax.tree_util.tree_leaves_with_path(shapes):
+            leaf = values[dotted(keys)]
+            yield keys, leaf.astype(dtype or leaf.dtype, copy=False)
 
-    return Source(
-        _tensors(release, formats),
-        lambda key: make_tensor(release, key, leaves, formats[key]),
-        tree,
-        len(leaves),
-    )
+    def read(key: str) -> np.ndarray:
+        return make_tensor(release, key, values, formats[key])
+
+    return Source(_tensors(release, formats), read, leaves, shapes)
 
 
 @contextmanager
@@ -143,16 +200,25 @@ def open_source(
     config, path = checkpoint.config(part), checkpoint.weights(part)
     if checkpoint.is_jax:
         formats, metadata = _read_conversion(checkpoint.directory, part)
-        source = memory_source(config, restore_tree(path), shapes, subject=str(path))
+        stored = StoredLeaves(path)
+        source = _leaves_source(config, stored.shapes, stored, shapes, str(path))
+        release = _release_plan(config, shapes)
+        stored.arrange(link.path for key in file_order(formats) for link in release.tensors[key])
         yield replace(source.recast(formats), metadata=metadata)
         return
-    with SafetensorsFile(path) as file:
+    with open_weights(path) as file:
         release = _release_plan(config, shapes)
         stored = plan(rules_of(config), release.leaf_shapes, file.tensors, subject=str(path))
-        yield _file_source(file, stored, release, shapes)
+        yield _file_source(file, stored, release, shapes, str(path))
 
 
-def _file_source(file: SafetensorsFile, stored: Plan, release: Plan, shapes: Params) -> Source:
+def _file_source(
+    file: SafetensorsFile | ShardedTensors,
+    stored: Plan,
+    release: Plan,
+    shapes: Params,
+    subject: str,
+) -> Source:
     formats = stored_formats(stored, file.tensors, release)
     home = {
         (link.path, link.path_part): (key, link.key_part)
@@ -167,10 +233,10 @@ def _file_source(file: SafetensorsFile, stored: Plan, release: Plan, shapes: Par
         blocks = [file.read(*home[link.path, link.path_part]) for link in release.tensors[key]]
         return np.concatenate([block.astype(FLOATS[formats[key]], copy=False) for block in blocks])
 
-    def tree(dtype: np.dtype | None, place: Place) -> Params:
-        return read_tree(stored, file, shapes, dtype=dtype, place=place)
+    def leaves(dtype: np.dtype | None) -> Iterator[tuple[Any, np.ndarray]]:
+        return read_leaves(stored, file, shapes, dtype=dtype, subject=subject)
 
-    return Source(_tensors(release, formats), read, tree, len(stored.leaf_shapes), file.metadata)
+    return Source(_tensors(release, formats), read, leaves, shapes, file.metadata)
 
 
 def _release_plan(config: MoshiConfig | MimiConfig, shapes: Params) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from typing import Any
 
@@ -11,22 +11,17 @@ import numpy as np
 
 from convert.errors import ConversionError, describe
 from convert.moshi import ALWAYS_FLOAT32
-from convert.rules import Link, Plan, flatten, leaf_block
+from convert.rules import Link, Plan, dotted, leaf_block
 from convert.safetensors_io import FLOATS, FORMATS, TensorInfo, Tensors
 from convert.transforms import Shape, to_jax, to_torch
 
 Formats = dict[str, str]  # released tensor name -> "F32", "BF16" or "F16"
 
 
-def read_tree(
-    plan: Plan,
-    file: Tensors,
-    abstract: Any,
-    *,
-    dtype: np.dtype | None = None,
-    place: Callable[[np.ndarray], Any] = lambda leaf: leaf,
-) -> Any:
-    """The parameters of a file as a tree like `abstract`, one leaf at a time.
+def read_leaves(
+    plan: Plan, file: Tensors, abstract: Any, *, dtype: np.dtype | None = None, subject: str
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """The parameters of a file in the order of `abstract`, one leaf at a time with its key path.
 
     Args:
       plan: made with the tensors of this file.
@@ -34,17 +29,40 @@ def read_tree(
       abstract: our tree; only its structure is used.
       dtype: format of every leaf; None keeps the stored one (the narrowest format that holds all
         of a leaf's tensors, where they differ), and so do the leaves of `ALWAYS_FLOAT32`.
-      place: called with each finished leaf, to put it on a device.
+      subject: what to call the file in an error.
+
+    Raises:
+      ConversionError: after the last leaf, naming every tensor with a NaN or an infinity.
     """
+    broken: set[str] = set()
 
     def leaf(path: str) -> np.ndarray:
         if path in plan.derived:
             inputs, compute = plan.derived[path]
             return compute(*map(leaf, inputs))
-        return _read_leaf(plan, path, file, None if path.startswith(ALWAYS_FLOAT32) else dtype)
+        value = _read_leaf(plan, path, file, None if path.startswith(ALWAYS_FLOAT32) else dtype)
+        if not all_finite(value):
+            broken.update(link.key for link in plan.leaves[path])
+        return value
 
-    leaves = [place(leaf(path)) for path in flatten(abstract)]
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+    for keys, _ in jax.tree_util.tree_leaves_with_path(abstract):
+        yield keys, leaf(dotted(keys))
+    if broken:
+        problems = describe("not finite:", ((key, "") for key in sorted(broken)))
+        raise ConversionError([*problems, "fetch the file again"], subject=subject)
+
+
+# The exponent of a NaN or an infinity has all its bits set.
+_EXPONENTS = {"F32": 0x7F800000, "BF16": 0x7F80, "F16": 0x7C00}
+
+
+def all_finite(array: np.ndarray, block: int = 1 << 20) -> bool:
+    """Whether no value is a NaN or an infinity; looks at a block at a time."""
+    mask = np.dtype(f"u{array.dtype.itemsize}").type(_EXPONENTS[FORMATS[array.dtype]])
+    bits = array.reshape(-1).view(mask.dtype)
+    return not any(
+        ((bits[start : start + block] & mask) == mask).any() for start in range(0, len(bits), block)
+    )
 
 
 def _read_leaf(plan: Plan, path: str, file: Tensors, dtype: np.dtype | None) -> np.ndarray:
@@ -78,13 +96,13 @@ def make_tensor(plan: Plan, key: str, leaves: Mapping[str, Any], format: str) ->
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def check_tree(plan: Plan, params: Any, *, subject: str) -> dict[str, Any]:
-    """The leaves of `params` by path, when they are exactly those of the plan.
+def check_leaves(plan: Plan, leaves: Mapping[str, Any], *, subject: str) -> None:
+    """Checks that leaves by path, or what tells their shapes, are exactly those of the plan.
 
     Raises:
       ConversionError: naming at once every missing, unexpected, mis-shaped and mis-typed leaf.
     """
-    leaves, expected = flatten(params), plan.leaf_shapes
+    expected = plan.leaf_shapes
     both = [path for path in expected if path in leaves]
     problems = [
         *describe("missing", ((path, "") for path in expected if path not in leaves)),
@@ -94,7 +112,7 @@ def check_tree(plan: Plan, params: Any, *, subject: str) -> dict[str, Any]:
             (
                 (path, f" got {list(leaves[path].shape)}, expected {list(expected[path])}")
                 for path in both
-                if leaves[path].shape != expected[path]
+                if tuple(leaves[path].shape) != expected[path]
             ),
         ),
         *describe(
@@ -109,7 +127,6 @@ def check_tree(plan: Plan, params: Any, *, subject: str) -> dict[str, Any]:
     if problems:
         problems.append("give the parameters of this configuration, with a list entry a layer")
         raise ConversionError(problems, subject=subject)
-    return leaves
 
 
 def leaf_formats(plan: Plan, leaves: Mapping[str, Any]) -> Formats:

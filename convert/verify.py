@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoint import PARTS, read_configs
-from convert.safetensors_io import SafetensorsFile
+from convert.safetensors_io import Tensors
+from convert.shards import open_weights
 from convert.sources import Source, abstract_params, open_source
 
-Weights = Source | SafetensorsFile
+Weights = Source | Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
 
 def _pairs(a: Path, b: Path) -> Iterator[tuple[str, Weights, Weights]]:
     if a.is_file():
-        with SafetensorsFile(a) as left, SafetensorsFile(b) as right:
+        with open_weights(a) as left, open_weights(b) as right:
             yield "", left, right
         return
     ours, theirs = read_configs(a), read_configs(b)
