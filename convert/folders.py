@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -104,8 +107,11 @@ def write_release(
 def new_folder(directory: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """A folder to fill, which takes its name when the block succeeds.
 
+    What a killed process left of an earlier attempt at the same folder is removed first.
+
     Raises:
-      FileExistsError: something that is not an empty folder has that name.
+      FileExistsError: something that is not an empty folder has that name, or another process is
+        filling it.
     """
     target = Path(directory)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -114,9 +120,29 @@ def new_folder(directory: str | os.PathLike[str]) -> Generator[Path, None, None]
             " remove it or choose another name"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as folder:
+    with _only_writer(target), atomic_path(target) as folder:
         folder.mkdir()
         yield folder
+
+
+@contextmanager
+def _only_writer(target: Path) -> Generator[None, None, None]:
+    """Holds a lock that the system releases when its process dies; then leftovers are nobody's."""
+    path = target.with_name(f".{target.name}.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"cannot write {target}: another process is writing it; wait for that"
+            ) from None
+        try:
+            for leftover in target.parent.glob(f".*.{glob.escape(target.name)}"):
+                if re.fullmatch(r"\.[0-9a-f]{8}", leftover.name.removesuffix(f".{target.name}")):
+                    shutil.rmtree(leftover)
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _write(weights: Source, path: Path, progress: Progress) -> None:

@@ -6,6 +6,7 @@ little memory, and restored onto any mesh: every host reads the pieces that its 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,16 @@ def save_tree(path: Path, params: Params) -> None:
 
 
 def save_leaves(path: Path, leaves: Iterable[tuple[Any, np.ndarray]]) -> None:
-    """Writes leaves as they come, each with its key path in the tree."""
+    """Writes leaves as they come, each with its key path in the tree.
+
+    While a group is being written the next one is made: two are in memory.
+    """
     with _context():
-        for group in _groups(leaves):
-            ocp.partial.save(path.absolute(), _subtree(group))
+        with contextlib.ExitStack() as writing:  # also waited for when making a leaf fails
+            for group in _groups(leaves):
+                writing.close()
+                response = ocp.partial.save_async(path.absolute(), _subtree(group))
+                writing.callback(response.result)
         ocp.partial.finalize(path.absolute())
 
 

@@ -71,9 +71,8 @@ class ShardedTensors:
             if name in self._files and key not in self._files[name].tensors:
                 absent.append((key, f", expected in {name}"))
         for name, file in self._files.items():
-            twice += [
-                (key, f", in {name} too") for key in file.tensors if self._home.get(key) != name
-            ]
+            found = (key for key in file.tensors if self._home.get(key) != name)
+            twice += [(key, f", found in {name}") for key in found]
         return [*problems, *describe("missing", absent), *describe("not as the index says:", twice)]
 
     def __enter__(self) -> ShardedTensors:

@@ -69,6 +69,11 @@ def abstract_params(config: MoshiConfig | MimiConfig) -> Params:
     return split(nnx.merge(*_abstract(config, Precision.f32())))[1]
 
 
+def release_shapes(config: MoshiConfig | MimiConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors of a released file of such a model: names and shapes."""
+    return _release_plan(config, abstract_params(config)).tensor_shapes
+
+
 def rules_of(config: MoshiConfig | MimiConfig) -> list[Rule | Derived]:
     """The rule table of a model, of its adapters too if it has some."""
     if isinstance(config, MimiConfig):

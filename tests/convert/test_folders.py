@@ -1,4 +1,8 @@
 import json
+import re
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -70,12 +74,12 @@ def test_what_is_there_is_never_overwritten(tiny_checkpoint, tmp_path):
 
 
 def test_an_interrupted_conversion_leaves_nothing(tiny_checkpoint, tmp_path, monkeypatch):
-    def stop(path, params):
-        del params
+    def stop(path, leaves):
+        next(iter(leaves))
         path.mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(convert.folders, "save_tree", stop)
+    monkeypatch.setattr(convert.folders, "save_leaves", stop)
     with pytest.raises(KeyboardInterrupt):
         to_jax(tiny_checkpoint, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
@@ -129,3 +133,78 @@ def test_an_empty_folder_may_be_filled(tmp_path):
     with new_folder(target) as folder:
         (folder / "x").touch()
     assert [path.name for path in target.iterdir()] == ["x"]
+
+
+KILLED = """
+import os, signal, sys
+import convert.folders
+from convert import orbax_io, to_jax
+orbax_io.GROUP_BYTES = 1 << 18
+count = 0
+def progress(what, total):
+    def tick():
+        global count
+        count += 1
+        if count == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return tick
+to_jax(sys.argv[1], sys.argv[2], progress=progress)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 60, 180])
+def test_a_killed_conversion_leaves_nothing_complete_and_the_next_one_finishes(
+    after, tiny_checkpoint, tmp_path
+):
+    target = tmp_path / "jax"
+    arguments = [sys.executable, "-c", KILLED, str(tiny_checkpoint), str(target), str(after)]
+    done = subprocess.run(arguments, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not target.exists()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert any(re.fullmatch(r"\.[0-9a-f]{8}\.jax", name) for name in left), left
+    for name in left:
+        if (tmp_path / name).is_dir():
+            with pytest.raises(ConversionError):
+                load_moshi(tmp_path / name)
+    to_jax(tiny_checkpoint, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["jax"]
+    assert load_moshi(target)[0].config == load_moshi(tiny_checkpoint)[0].config
+
+
+def test_two_writers_of_a_folder_do_not_meet(tmp_path):
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "a").touch()
+        with (
+            pytest.raises(FileExistsError, match="another process is writing it"),
+            new_folder(tmp_path / "x"),
+        ):
+            pytest.fail("the second writer came in")
+        assert folder.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_leftovers_of_the_same_folder_only_are_removed(tmp_path):
+    for name in (".0123abcd.x", ".0123abcd.y", ".0123abcd.old.x", ".notahash.x"):
+        (tmp_path / name).mkdir()
+    with new_folder(tmp_path / "x"):
+        pass
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"x", ".0123abcd.y", ".0123abcd.old.x", ".notahash.x"}
+
+
+def test_values_that_are_no_numbers_are_named_and_leave_nothing(
+    tiny_weights, checkpoint_with, tmp_path
+):
+    tensors = {key: value.copy() for key, value in tiny_weights.items()}
+    for key in ("emb.3.weight", "transformer.layers.1.norm1.alpha"):
+        tensors[key].reshape(-1)[2] = np.nan
+    tensors["text_emb.weight"][1, 1] = -np.inf
+    folder = checkpoint_with(tensors)
+    for work in (lambda: to_jax(folder, tmp_path / "x"), lambda: load_moshi(folder)):
+        with pytest.raises(ConversionError, match="not finite: ") as caught:
+            work()
+        message = str(caught.value)
+        assert "text_emb.weight" in message and "layers.1.norm1.alpha" in message
+    assert not (tmp_path / "x").exists()
