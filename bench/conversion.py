@@ -70,7 +70,7 @@ def scaled(scale: float) -> MoshiConfig:
         text_card=max(8, round(factor * full.text_card)),
         card=max(8, round(factor * full.card)),
         depformer_dim=width,
-        depformer_dim_feedforward=full.depformer_dim_feedforward * width // full.depformer_dim,
+        depformer_dim_feedforward=4224 * width // full.depformer_dim,
         depformer_num_heads=depth_heads,
         depformer_num_layers=max(1, round(factor * full.depformer_num_layers)),
     )
