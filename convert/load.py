@@ -20,7 +20,7 @@ from convert.sources import (
     open_source,
     rules_of,
 )
-from convert.tree import read_leaves
+from convert.tree import read_tree
 from helium_jax import Moshi, MoshiConfig
 from layers_jax import Precision, split
 from layers_jax.functional import Params
@@ -99,6 +99,5 @@ def params_from_tensors(
     shapes, memory = abstract_params(config), MemoryTensors(tensors)
     leaves = {path: leaf.shape for path, leaf in flatten(shapes).items()}
     made = plan(rules_of(config), leaves, memory.tensors, subject="tensors")
-    read = read_leaves(made, memory, shapes, dtype=np.dtype(dtype), subject="tensors")
-    leaves = [jnp.array(leaf) for _, leaf in read]
-    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+    target = np.dtype(dtype)
+    return read_tree(made, memory, shapes, dtype=target, place=jnp.array, subject="tensors")

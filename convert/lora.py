@@ -27,7 +27,7 @@ from convert.safetensors_io import (
     write_safetensors,
 )
 from convert.sources import abstract_params
-from convert.tree import check_tree, leaf_formats, make_tensor, read_tree
+from convert.tree import check_leaves, leaf_formats, make_tensor, read_tree
 from helium_jax import MoshiConfig
 from layers_jax import split_adapters
 from layers_jax.functional import Params
@@ -73,7 +73,8 @@ def export_lora(path: str | os.PathLike[str], config: MoshiConfig, adapters: Par
       ValueError: `config` has no adapters.
     """
     made = _plan(config, None, "adapters")
-    leaves = check_tree(made, adapters, subject="adapters")
+    leaves = flatten(adapters)
+    check_leaves(made, leaves, subject="adapters")
     formats = leaf_formats(made, leaves)
     infos = {key: TensorInfo(shape, formats[key]) for key, shape in made.tensor_shapes.items()}
     write_safetensors(
@@ -85,7 +86,7 @@ def export_lora(path: str | os.PathLike[str], config: MoshiConfig, adapters: Par
 def _read(config: MoshiConfig, file: Tensors, dtype: DTypeLike | None, subject: str) -> Params:
     made = _plan(config, file.tensors, subject)
     target = None if dtype is None else np.dtype(dtype)
-    return read_tree(made, file, _shapes(config), dtype=target, place=jnp.array)
+    return read_tree(made, file, _shapes(config), dtype=target, place=jnp.array, subject=subject)
 
 
 def _plan(config: MoshiConfig, stored: Mapping[str, TensorInfo] | None, subject: str) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from typing import Any
 
@@ -50,6 +50,20 @@ def read_leaves(
     if broken:
         problems = describe("not finite:", ((key, "") for key in sorted(broken)))
         raise ConversionError([*problems, "fetch the file again"], subject=subject)
+
+
+def read_tree(
+    plan: Plan,
+    file: Tensors,
+    abstract: Any,
+    *,
+    dtype: np.dtype | None = None,
+    place: Callable[[np.ndarray], Any] = lambda leaf: leaf,
+    subject: str,
+) -> Any:
+    """`read_leaves` as a tree like `abstract`; `place` is called with each finished leaf."""
+    leaves = read_leaves(plan, file, abstract, dtype=dtype, subject=subject)
+    return jax.tree.unflatten(jax.tree.structure(abstract), [place(leaf) for _, leaf in leaves])
 
 
 # The exponent of a NaN or an infinity has all its bits set.
