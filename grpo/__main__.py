@@ -11,6 +11,16 @@ from grpo.train import train
 from layers_jax.command import run_command
 
 
+def parse(argv: Sequence[str] | None = None) -> GRPOConfig:
+    """The configuration that flags give; a switch has no opposite flag, leaving it out is that.
+
+    Raises:
+        SystemExit: 2 for bad usage, 0 for `--help`.
+    """
+    switches = (tyro.conf.FlagCreatePairsOff,)
+    return tyro.cli(GRPOConfig, args=argv, description=__doc__, config=switches)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with the configuration given by flags.
 
@@ -24,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError, OSError: as `train`; `run_command` makes them one line.
         SystemExit: 2 for bad usage, 0 for `--help`.
     """
-    config = tyro.cli(GRPOConfig, args=argv, description=__doc__)
+    config = parse(argv)
     log_progress()
     result = train(config)
     print(f"exported {result.export}, metrics in {result.metrics}")

@@ -19,6 +19,7 @@ import numpy as np
 
 from grpo.records import ManifestEntry, SegmentRecord, read_manifest, to_float32
 from grpo.segments import FRAME_RATE_HZ, FRAME_SAMPLES
+from grpo.windows import Interval, events_of
 from rewards.intervals import TOLERANCE_S
 
 
@@ -28,21 +29,22 @@ class GroupBatch(NamedTuple):
     The groups of a step share S on all hosts: a bucket of whole frames of 1,920 samples.
     """
 
-    pcm: np.ndarray  # float32 [D, S]: user audio at 24 kHz, silence prefix + segment + zeros
-    num_frames: np.ndarray  # int32 [D]: frames of prefix + segment; the rest of S is padding
-    segment_start_frame: np.ndarray  # int32 [D]: frames of the prefix; the loss starts here
+    pcm: np.ndarray  # float32 [D, S]: user audio at 24 kHz, prefix + context + segment + zeros
+    num_frames: np.ndarray  # int32 [D]: frames before those zeros; the rest of S is padding
+    segment_start_frame: np.ndarray  # int32 [D]: frames of prefix and context; the loss starts here
     segment_duration_s: np.ndarray  # float64 [D]: seconds of the segment, a whole number of frames
     axis: list[str]  # D names: "pause", "turn", "backchannel", "interruption"
     labels: list[dict[str, Any]]  # D dicts of what `rewards.Dialogue` takes beside duration_s and
     #   agent, in seconds from the segment start: turn {"user_turn_end_s": t}, interruption
     #   {"interruption": (start, end)}, backchannel {"backchannels": ((start, end), ...)}, pause {}
+    events: list[list[Interval]]  # D lists of what the labels name, in the same seconds
     index: np.ndarray  # int64 [D]: global group counter; fold it into the rollout's random key
     segment_id: list[str]  # D names, as in the manifest (for logs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is drawn: an axis, then one of its segments, both uniformly, from (seed, counter)."""
+    """What is drawn from (seed, counter): an axis, one of its segments, how much context."""
 
     axes: tuple[str, ...] = ("pause", "turn")
     """Axes that are drawn, each equally often."""
@@ -50,6 +52,12 @@ class DataConfig:
     """Conversations of this split."""
     prefix_silence_s: float = 3.0
     """Silence before the segment, in which Moshi ends its greeting; rounded up to frames."""
+    context_probability: float = 0.0
+    """How often a group starts with user audio from before the segment."""
+    context_max_s: float = 30.0
+    """Longest context."""
+    context_ramp_steps: int = 1
+    """Steps over which the limit of the context grows from 0 to the longest, linearly."""
     bucket_frames: tuple[int, ...] = (64, 128, 192, 256, 384, 512, 640, 832)
     """Lengths that audio is padded to, increasing; each one that occurs is compiled once."""
     seed: int = 0
@@ -62,6 +70,15 @@ class DataConfig:
             raise ValueError(
                 f"prefix_silence_s: got {self.prefix_silence_s}, expected 0 or more seconds"
             )
+        if not 0 <= self.context_probability <= 1:
+            raise ValueError(
+                f"context_probability: got {self.context_probability}, expected 0 to 1"
+            )
+        if not 0 <= self.context_max_s < float("inf") or self.context_ramp_steps < 1:
+            raise ValueError(
+                f"context: got at most {self.context_max_s} s over {self.context_ramp_steps} steps,"
+                " expected 0 or more seconds and at least one step"
+            )
         lengths = list(self.bucket_frames)
         if not lengths or lengths != sorted({n for n in lengths if n > 0}):
             raise ValueError(
@@ -73,10 +90,22 @@ class DataConfig:
         """Frames of the silence."""
         return math.ceil((self.prefix_silence_s - TOLERANCE_S) * FRAME_RATE_HZ)
 
+    def context_limit_s(self, step: int) -> float:
+        """The longest context at a step; with one step to grow over, all of it from the start."""
+        if self.context_ramp_steps == 1:
+            return self.context_max_s
+        return self.context_max_s * min(1.0, step / (self.context_ramp_steps - 1))
+
 
 class _Draw(NamedTuple):
     index: int
     entry: ManifestEntry
+    context_frames: int
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of context and segment."""
+        return self.context_frames + self.entry.segment.num_frames
 
 
 class GroupIterator(Iterator[GroupBatch]):
@@ -150,10 +179,15 @@ def group_batches(
 
     def draw(index: int, rng: np.random.Generator) -> _Draw:
         of_axis = entries[rng.integers(len(entries))]
-        return _Draw(index, of_axis[rng.integers(len(of_axis))])
+        entry = of_axis[rng.integers(len(of_axis))]
+        wanted_s = rng.uniform(0.0, config.context_limit_s(index // groups_per_step))
+        if rng.random() >= config.context_probability:
+            wanted_s = 0.0
+        there = entry.n_context_samples // FRAME_SAMPLES
+        return _Draw(index, entry, min(int(wanted_s * FRAME_RATE_HZ), there))
 
     def load(step: Sequence[_Draw]) -> GroupBatch:
-        longest = max(draw.entry.segment.num_frames for draw in step)
+        longest = max(draw.num_frames for draw in step)
         return _collate(step[host::num_hosts], read, config, longest)
 
     endless = 2**40 // groups_per_step * groups_per_step
@@ -180,13 +214,19 @@ def _entries_by_axis(folder: Path, config: DataConfig) -> list[list[ManifestEntr
                 f" one (there are {', '.join(there) or 'none of any axis'}); extract more or leave"
                 " out the axis"
             )
-    longest = max((e for found in by_axis for e in found), key=lambda e: e.segment.num_frames)
-    frames = config.prefix_frames + longest.segment.num_frames
-    if frames > config.bucket_frames[-1]:
+
+    def frames(entry: ManifestEntry) -> int:
+        """At most."""
+        context = min(entry.n_context_samples / FRAME_SAMPLES, config.context_max_s * FRAME_RATE_HZ)
+        drawn = int(context) if config.context_probability > 0 else 0
+        return config.prefix_frames + drawn + entry.segment.num_frames
+
+    longest = max((e for found in by_axis for e in found), key=frames)
+    if frames(longest) > config.bucket_frames[-1]:
         raise ValueError(
-            f"{folder}: got segment {longest.id} of {frames} frames with the prefix, expected at"
-            f" most {config.bucket_frames[-1]}; add a longer bucket or extract with a smaller"
-            " max_segment_s"
+            f"{folder}: got segment {longest.id} of {frames(longest)} frames with prefix and"
+            f" context, expected at most {config.bucket_frames[-1]}; add a longer bucket, allow"
+            " less context, or extract with a smaller max_segment_s"
         )
     return by_axis
 
@@ -215,17 +255,20 @@ def _collate(
     pcm = np.zeros((len(draws), bucket * FRAME_SAMPLES), np.float32)
     for row, draw in zip(pcm, draws, strict=True):
         record = read(draw.entry)
-        audio = to_float32(record.user[record.n_context_samples :])
+        first = record.n_context_samples - draw.context_frames * FRAME_SAMPLES
+        audio = to_float32(record.user[first:])
         start = prefix * FRAME_SAMPLES
         row[start : start + len(audio)] = audio
     segments = [draw.entry.segment for draw in draws]
+    labels = [s.relative_labels() for s in segments]
     return GroupBatch(
         pcm=pcm,
-        num_frames=np.array([prefix + s.num_frames for s in segments], np.int32),
-        segment_start_frame=np.full(len(draws), prefix, np.int32),
+        num_frames=np.array([prefix + draw.num_frames for draw in draws], np.int32),
+        segment_start_frame=np.array([prefix + draw.context_frames for draw in draws], np.int32),
         segment_duration_s=np.array([s.num_frames / FRAME_RATE_HZ for s in segments]),
         axis=[s.axis for s in segments],
-        labels=[_dialogue_labels(s.relative_labels()) for s in segments],
+        labels=[_dialogue_labels(own) for own in labels],
+        events=[events_of(own) for own in labels],
         index=np.array([draw.index for draw in draws], np.int64),
         segment_id=[draw.entry.id for draw in draws],
     )

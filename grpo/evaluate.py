@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 
 from convert import load_mimi, load_moshi
+from grpo.collect import Models, ScoringPool, collect
 from grpo.config import GRPOConfig
 from grpo.data import group_batches
 from grpo.mesh import make_mesh
 from grpo.policy import Constants
 from grpo.programs import make_programs
-from grpo.train import Models, collect, data_config
+from grpo.train import data_config
 from grpo.trainable import Params
 from layers_jax import Precision
 from rewards import load_vad, rewards_for
@@ -45,13 +46,15 @@ def evaluate(
     mimi, mimi_params = load_mimi(config.checkpoint)
     programs = make_programs(config, mesh, lm, mimi)
     nothing = Constants({}, {})  # that is for updates
-    models = Models(nothing, mesh.replicate(mimi_params), mesh.replicate(load_vad()))
+    models = Models(nothing, mesh.put(mimi_params), mesh.put(load_vad()))
     frame_s = mimi.config.frame_samples / mimi.config.sample_rate
 
     results: dict[str, dict[str, float]] = {}
     for name, params in policies.items():
-        weights = mesh.replicate(stored if params is None else params)
-        scored = collect(config, mesh, programs, models, weights, batch, frame_s).rewards
+        weights = mesh.put(stored if params is None else params)
+        with ScoringPool(config.scoring_threads) as pool:
+            rollouts = collect(config, mesh, programs, models, pool, weights, batch, frame_s)
+            scored = rollouts.wait()
         results[name] = {
             f"{axis}/{reward.name}": float(values.mean())
             for axis in config.axes

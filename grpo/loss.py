@@ -1,21 +1,24 @@
 """The objective as pure functions of text logits: clipped surrogate minus beta times the exact KL.
 
-    L_g = -(1/N) sum_n [ min(rho_n A, clip(rho_n, 1-eps, 1+eps) A) - beta KL_n ]
+    L_g = -(1/N) sum_n [ min(rho_n A, clip(rho_n, 1-eps, 1+eps_high) A) - beta KL_n ]
 
 over the N frames of the segment. The ratio rho uses log-probs at the sampling temperature (so it is
-the true importance weight); the KL sums over the whole vocabulary at temperature 1 against the
-frozen base model (arXiv 2606.11167). Losses and metrics are (sum, count) pairs: a mean over devices
-is one division after both are summed, whatever each device holds.
+the true importance weight); the KL sums over all actions (the whole vocabulary, if actions are
+tokens) at temperature 1 against the frozen base model (arXiv 2606.11167). Losses and metrics are
+(sum, count) pairs: a mean over devices is one division after both are summed, whatever each holds.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from grpo.actions import ActionSpace, TextTokens
+
 Pair = tuple[Array, Array]  # (sum, count), scalars
+Aggregate = Literal["rollout", "frame"]
 
 
 class LossSum(NamedTuple):
@@ -27,20 +30,24 @@ class LossSum(NamedTuple):
     extremes: dict[str, Array]  # scalars, names end in /max or /min
 
 
-def token_logprobs(
-    logits: Float[Array, "B T V"], tokens: Int[Array, "B T"], temperature: float
+def action_logprobs(
+    logits: Float[Array, "B T V"],
+    tokens: Int[Array, "B T"],
+    temperature: float,
+    space: ActionSpace = TextTokens(),  # noqa: B008 (frozen)
 ) -> Float[Array, "B T"]:
-    """Log-probability of each token under softmax(logits / temperature), in float32."""
-    scaled = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
-    return jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
+    """Log-probability of the action that each token is, at a temperature, in float32."""
+    table = space.log_probs(logits, temperature)
+    return jnp.take_along_axis(table, space.of(tokens)[..., None], axis=-1)[..., 0]
 
 
 def exact_kl(
-    logits: Float[Array, "B T V"], reference: Float[Array, "B T V"]
+    logits: Float[Array, "B T V"],
+    reference: Float[Array, "B T V"],
+    space: ActionSpace = TextTokens(),  # noqa: B008 (frozen)
 ) -> Float[Array, "B T"]:
-    """KL(policy || reference) over the whole vocabulary at each position, in nats, float32."""
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    log_q = jax.nn.log_softmax(reference.astype(jnp.float32), axis=-1)
+    """KL(policy || reference) over all actions at each position, in nats, float32."""
+    log_p, log_q = space.log_probs(logits, 1.0), space.log_probs(reference, 1.0)
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
@@ -54,7 +61,10 @@ def policy_loss(
     *,
     temperature: float,
     epsilon: float,
+    epsilon_high: float | None = None,
     beta: float,
+    space: ActionSpace = TextTokens(),  # noqa: B008 (frozen)
+    aggregate: Aggregate = "rollout",
 ) -> LossSum:
     """Sum over rollouts of their frame-averaged loss; counted are rollouts that have a frame.
 
@@ -67,25 +77,35 @@ def policy_loss(
         advantage: one number a rollout.
         mask: frames of the segment. Others carry neither loss nor gradient.
         temperature: of the log-probs in the ratio; the one the tokens were sampled at.
-        epsilon: half width of the clip around ratio 1.
+        epsilon: how far below 1 the clip of the ratio reaches, and how far above it.
+        epsilon_high: how far above, if not the same.
         beta: weight of the KL.
+        space: what the actions are.
+        aggregate: "rollout" averages over the frames of a rollout, then over rollouts; "frame"
+            averages over all frames alike, so long segments weigh more.
     """
     tokens = jnp.where(mask, tokens, 0)
     # Masked before exp: an overflow outside the mask would turn 0 * inf into NaN gradients.
-    delta = jnp.where(mask, token_logprobs(logits, tokens, temperature) - old_logprob, 0.0)
+    new_logprob = action_logprobs(logits, tokens, temperature, space)
+    delta = jnp.where(mask, new_logprob - old_logprob, 0.0)
     ratio = jnp.exp(delta)
-    clipped = jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon)
+    above = epsilon if epsilon_high is None else epsilon_high
+    clipped = jnp.clip(ratio, 1.0 - epsilon, 1.0 + above)
     gain = advantage[:, None]
     surrogate = jnp.minimum(ratio * gain, clipped * gain)
-    kl = jnp.where(mask, exact_kl(logits, reference), 0.0)
+    kl = jnp.where(mask, exact_kl(logits, reference, space), 0.0)
 
     frames = mask.sum(axis=1).astype(jnp.float32)
     per_frame = jnp.where(mask, beta * kl - surrogate, 0.0)
-    per_rollout = per_frame.sum(axis=1) / jnp.maximum(frames, 1.0)
-
     total = frames.sum()
+    if aggregate == "rollout":
+        summed = (per_frame.sum(axis=1) / jnp.maximum(frames, 1.0)).sum()
+        count = (frames > 0).sum().astype(jnp.float32)
+    else:
+        summed, count = per_frame.sum(), total
+
     cut = jnp.where(mask, ratio * gain > clipped * gain, False)
-    entropy = jnp.where(mask, _entropy(logits), 0.0)
+    entropy = jnp.where(mask, _entropy(logits, space), 0.0)
     metrics = {
         "kl": (kl.sum(), total),
         "entropy": (entropy.sum(), total),
@@ -97,10 +117,9 @@ def policy_loss(
         "is_ratio/max": jnp.where(mask, ratio, -jnp.inf).max(),
         "is_ratio/min": jnp.where(mask, ratio, jnp.inf).min(),
     }
-    rollouts = (frames > 0).sum().astype(jnp.float32)
-    return LossSum(per_rollout.sum(), rollouts, *jax.lax.stop_gradient((metrics, extremes)))
+    return LossSum(summed, count, *jax.lax.stop_gradient((metrics, extremes)))
 
 
-def _entropy(logits: Float[Array, "B T V"]) -> Float[Array, "B T"]:
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+def _entropy(logits: Float[Array, "B T V"], space: ActionSpace) -> Float[Array, "B T"]:
+    log_p = space.log_probs(logits, 1.0)
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)

@@ -2,8 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Bool, Float
 
 from grpo.score import Rewards
@@ -15,43 +18,67 @@ AGREEMENT_ALARM = 0.01
 """Mean difference of decode-time and teacher-forced log-probs, in nats, that is worth a warning."""
 
 
+def every_process(*rows: Any) -> tuple[np.ndarray, ...]:
+    """Host arrays [N, ...] of this process with those of the others behind or before them.
+
+    Arrays that are padded to different lengths on different processes are an error of the caller.
+    """
+    if jax.process_count() == 1:
+        return tuple(np.asarray(part) for part in rows)
+    return tuple(multihost_utils.process_allgather(np.asarray(part), tiled=True) for part in rows)
+
+
 def reward_metrics(
     axes: Sequence[str],
     drawn_axes: Sequence[str],
     rewards: Sequence[Rewards],
     advantages: Float[np.ndarray, "N G"],
 ) -> dict[str, float | None]:
-    """Mean of every reward over the groups of its axis, and the share of groups without a signal.
+    """Means of every reward over the groups of its axis, and what share of it can be learned from.
 
     Args:
         axes: of the run; None stands where the epoch drew no group of one.
-        drawn_axes: the axis of each group.
+        drawn_axes: the axis of each group of this process.
         rewards: of each group.
         advantages: of each group.
     """
+    names = [(axis, reward.name) for axis in axes for reward in rewards_for(axis)]
+    nothing = np.full(advantages.shape[1], np.nan)
+    table = np.array(
+        [
+            [group.get(name, nothing) if drawn == axis else nothing for axis, name in names]
+            for drawn, group in zip(drawn_axes, rewards, strict=True)
+        ]
+    )  # [N, R, G]
+    drawn = np.array([axes.index(axis) for axis in drawn_axes])
+    table, drawn, advantages = every_process(table, drawn, advantages)
     silent = np.all(advantages == 0, axis=1)
-    metrics: dict[str, float | None] = {"advantage/nonzero_frac": float((advantages != 0).mean())}
-    for axis in axes:
-        drawn = [group for group, name in enumerate(drawn_axes) if name == axis]
-        share = silent[drawn].mean() if drawn else None
+    valid = ~np.isnan(table)
+    metrics: dict[str, float | None] = {
+        "advantage/nonzero_frac": float((advantages != 0).mean()),
+        "rewards/valid_frac": float(valid.any(axis=1).mean()),
+    }
+    for number, axis in enumerate(axes):
+        of_axis = drawn == number
+        share = silent[of_axis].mean() if of_axis.any() else None
         metrics[f"advantage/zero_variance/{axis}"] = None if share is None else float(share)
-        for reward in rewards_for(axis):
-            values = np.concatenate([rewards[group][reward.name] for group in drawn] or [[]])
-            valid = values[~np.isnan(values)]
-            mean = float(valid.mean()) if valid.size else None
-            metrics[f"rewards/{axis}/{reward.name}"] = mean
+    for column, (axis, name) in enumerate(names):
+        values = table[:, column][valid[:, column]]
+        metrics[f"rewards/{axis}/{name}"] = float(values.mean()) if values.size else None
     return metrics
 
 
 def agreement(
     decode: Float[np.ndarray, "N G T"],
     forced: Float[np.ndarray, "N G T"],
-    mask: Bool[np.ndarray, "N G T"],
+    mask: Bool[np.ndarray, "N T"],
 ) -> dict[str, float | None]:
     """How far the streaming step and the teacher-forced forward differ on the same tokens."""
-    a, b = decode[mask], forced[mask]
+    decode, forced, mask = every_process(decode, forced, mask)
+    counted = np.broadcast_to(mask[:, None], decode.shape)
+    a, b = decode[counted], forced[counted]
     difference = np.abs(a - b)
-    if difference.mean() > AGREEMENT_ALARM:
+    if not difference.mean() <= AGREEMENT_ALARM:
         logger.warning(
             "decode-time and teacher-forced log-probs differ by %.3g nats on average, above %.3g: "
             "updates start from another policy than the one that spoke; try --precision f32",
@@ -69,7 +96,8 @@ def agreement(
 
 def progress_line(metrics: Mapping[str, float | None]) -> str:
     """The few numbers worth a line of log."""
-    shown = [name for name in metrics if name.startswith("rewards/")] + ["kl", "grad_norm"]
+    rewards = [name for name in metrics if name.count("/") == 2 and name.startswith("rewards/")]
+    shown = [*rewards, "kl", "grad_norm"]
     text = ", ".join(
         f"{name} {value:.4g}" for name in shown if (value := metrics[name]) is not None
     )

@@ -2,7 +2,8 @@
 
 Three forms of the same weights: the float32 master copy with stacked layers that updates change,
 the stacked base model that the KL anchors to, and the copy with listed layers, in the format of the
-model, that rollouts decode with; it is made anew once per epoch.
+model, that rollouts decode with; it is made anew once per epoch. The first two may lie in blocks
+over the devices; the third is whole on each.
 """
 
 from collections.abc import Callable
@@ -14,19 +15,21 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from grpo.actions import ActionSpace, SpeakSilence, TextTokens
 from grpo.config import LossConfig
-from grpo.loss import LossSum, policy_loss, token_logprobs
+from grpo.layout import Layout, exchange_columns
+from grpo.loss import LossSum, action_logprobs, policy_loss
 from grpo.trainable import merge
-from helium_jax import Moshi, forward_text, unstack_layers
-from layers_jax import Precision
+from helium_jax import Moshi, MoshiConfig, delayed_grid
+from layers_jax import bind
 from layers_jax.functional import Params, abstract
 
 
 class Constants(NamedTuple):
     """What every update reads and none changes."""
 
-    frozen: Params  # depth transformer: read by rollouts only, but part of the model's tree
-    reference: Params  # trainable part of the base model, layers stacked
+    frozen: Params  # what is not trained
+    reference: Params  # what is, as it was in the base model
 
 
 class Minibatch(NamedTuple):
@@ -45,15 +48,59 @@ def training_form(lm: Moshi) -> Moshi:
     )
 
 
+def action_space(loss: LossConfig, config: MoshiConfig) -> ActionSpace:
+    """What the configured policy decides."""
+    if loss.action_space == "text_tokens":
+        return TextTokens()
+    form = "sum" if loss.action_space == "speak_silence_sum" else "logsumexp"
+    return SpeakSilence(config.existing_text_padding_id, form)
+
+
+def text_logits(
+    lm: Moshi, params: Params, layout: Layout, streams: Int[Array, "B K T"]
+) -> Float[Array, "B T V"]:
+    """`helium_jax.forward_text` of a model whose parameters may lie in blocks (mapped program).
+
+    Each layer is gathered inside its rematerialised block, so one is whole at a time. Embedding
+    tables are cut by columns and never gathered: every device looks up its columns for everyone's
+    tokens, and the columns are exchanged.
+
+    Args:
+        lm: the model's definition (static), stacked.
+        params: all its parameters; blocks where `layout` cuts.
+        layout: of the part of `params` that the text reads.
+        streams: this device's rollouts.
+    """
+    cuts = layout.cuts
+    whole = {name: layout.gather(params[name], cuts[name]) for name in ("out_norm", "text_head")}
+    model = bind(lm, {**params, **whole})
+    fed, _ = delayed_grid(lm.config, streams)
+    tables = {cuts["audio_embedding"]["table"], cuts["text_embedding"]["table"]}
+    if tables == {-1}:
+        x = model.embed(fed)
+    else:
+        axes = layout.mesh.axes
+        everyone = jax.lax.all_gather(fed, axes, axis=0, tiled=True)
+        columns = model.embed(everyone)
+        x = exchange_columns(columns.reshape(-1, *fed.shape[:1], *columns.shape[1:]), axes)
+
+    def layer_params(layer: Params) -> Params:
+        return layout.gather(layer, cuts["temporal"]["layers"], sliced=True)
+
+    hidden = model.out_norm(model.temporal(x, layer_params))
+    return model.text_logits(hidden)
+
+
 def text_loss(
-    lm: Moshi, loss: LossConfig, temperature: float
+    lm: Moshi, layout: Layout, loss: LossConfig, temperature: float
 ) -> Callable[[Params, Constants, Minibatch], LossSum]:
     """The loss function of `make_update`: forward of policy and base model, then the objective."""
+    space = action_space(loss, lm.config)
 
     def function(trainable: Params, constants: Constants, batch: Minibatch) -> LossSum:
         # The forward reads the past only: masked frames need no care here.
-        policy = forward_text(lm, merge(trainable, constants.frozen), batch.streams)
-        base = forward_text(lm, merge(constants.reference, constants.frozen), batch.streams)
+        policy = text_logits(lm, merge(trainable, constants.frozen), layout, batch.streams)
+        base = text_logits(lm, merge(constants.reference, constants.frozen), layout, batch.streams)
         return policy_loss(
             policy,
             jax.lax.stop_gradient(base),
@@ -63,36 +110,66 @@ def text_loss(
             batch.mask,
             temperature=temperature,
             epsilon=loss.epsilon,
+            epsilon_high=loss.epsilon_high,
             beta=loss.beta,
+            space=space,
+            aggregate=loss.aggregate,
         )
 
     return function
 
 
-def make_logprobs(lm: Moshi, temperature: float) -> Callable[[Params, Params, Array], Array]:
-    """The per-device program (trainable, frozen, streams [N, K, T]) -> log-probs [N, T].
+def make_logprobs(
+    lm: Moshi, layout: Layout, temperature: float, space: ActionSpace
+) -> Callable[[Params, Params, Array], tuple[Array, Array]]:
+    """The per-device program (weights, frozen, streams [N, K, T]) -> log-probs [N, T], twice.
 
-    One rollout at a time, as in an update: memory stays that of one, and the sums are taken in the
-    same order, which keeps the ratio of the first update at 1.
+    The first are of the actions, the second of the text tokens: the same if actions are tokens. One
+    rollout at a time, as in an update: memory stays that of one, and the sums are taken in the same
+    order, which keeps the ratio of the first update at 1.
     """
 
     def program(
-        trainable: Params, frozen: Params, streams: Int[Array, "N K T"]
-    ) -> Float[Array, "N T"]:
-        params = merge(trainable, frozen)
+        weights: Params, frozen: Params, streams: Int[Array, "N K T"]
+    ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+        params = merge(weights, frozen)
 
-        def one(rollout: Int[Array, "K T"]) -> Float[Array, " T"]:
-            logits = forward_text(lm, params, rollout[None])
-            return token_logprobs(logits, jnp.maximum(rollout[None, 0], 0), temperature)[0]
+        def one(rollout: Int[Array, "K T"]) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
+            logits = text_logits(lm, params, layout, rollout[None])
+            tokens = jnp.maximum(rollout[None, 0], 0)
+            return (
+                action_logprobs(logits, tokens, temperature, space)[0],
+                action_logprobs(logits, tokens, temperature)[0],
+            )
 
         return jax.lax.map(one, streams)
 
     return program
 
 
-def decoding_weights(trainable: Params, precision: Precision) -> Params:
-    """The trainable part as rollouts want it: layers listed, in the format parameters are held."""
-    return jax.tree.map(lambda leaf: leaf.astype(precision.params), unstack_layers(trainable))
+def make_sync(layout: Layout) -> Callable[[Params], Params]:
+    """The per-device program (weights, layers stacked) -> as rollouts want them.
+
+    Layers listed, whole on every device. They are gathered one by one: at no time does a second
+    copy of all of them exist.
+    """
+
+    def program(weights: Params) -> Params:
+        layers, cuts = weights["temporal"]["layers"], layout.cuts["temporal"]["layers"]
+        count = jax.tree.leaves(layers)[0].shape[0]
+
+        def one(index: int) -> Params:
+            layer = jax.tree.map(lambda leaf: leaf[index], layers)
+            return layout.gather(layer, cuts, sliced=True)
+
+        rest = {
+            name: layout.gather(value, layout.cuts[name])
+            for name, value in weights.items()
+            if name != "temporal"
+        }
+        return {**rest, "temporal": {"layers": [one(index) for index in range(count)]}}
+
+    return program
 
 
 def bf16_visible_change(trainable: Params, reference: Params) -> Float[Array, ""]:

@@ -3,36 +3,44 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import optax
+from jax import Array
+from jax.sharding import PartitionSpec
 
 from grpo.config import GRPOConfig
+from grpo.layout import Layout, make_layout
 from grpo.mesh import Mesh
 from grpo.policy import (
+    Constants,
+    action_space,
     bf16_visible_change,
-    decoding_weights,
     make_logprobs,
+    make_sync,
     text_loss,
     training_form,
 )
 from grpo.rollout import Trajectory, rollout, sampling_of
+from grpo.rounding import make_rounder
 from grpo.score import hear
 from grpo.trainable import partition
-from grpo.update import init_train_state, make_optimizer, make_update
+from grpo.update import TrainState, init_train_state, make_optimizer, make_update, state_specs
 from helium_jax import Moshi, stack_layers
+from layers_jax import split
+from layers_jax.functional import Params
 from mimi_jax import Mimi
 
 
 class Programs(NamedTuple):
-    """Axis D is over devices; arguments without it are the same on every device."""
+    """Axis D is over the devices of this process; arguments without it are the whole run's."""
 
-    base: Callable[..., Any]  # params, layers listed -> (trainable, layers stacked; frozen)
+    base: Callable[[Params], tuple[Params, Constants]]  # loaded params -> (trainable, constants)
     init: Callable[..., Any]  # trainable -> TrainState
-    sync: Callable[..., Any]  # master weights -> trainable part of the decoding weights
+    sync: Callable[..., Any]  # TrainState, frozen -> decoding parameters, on every device
     rollout: Callable[..., Any]  # params, mimi, pcm[D,S], frames[D], ids[D,G] -> Trajectory,
     #   streams[D,G,K,T]
     hear: Callable[..., Any]  # vad, pcm[D,G,S] -> speech probabilities [D,G,F]
-    logprobs: Callable[..., Any]  # trainable, frozen, streams[D,N,K,T] -> [D,N,T]
+    logprobs: Callable[..., Any]  # TrainState, frozen, streams[D,N,K,T] -> [D,N,T] of actions, of
+    #   text tokens
     update: Callable[..., Any]  # TrainState (donated), Constants, Minibatch[D,...] -> TrainState,
     #   metrics
     visible_change: Callable[..., Any]  # master weights, reference -> share
@@ -40,15 +48,71 @@ class Programs(NamedTuple):
 
 
 def make_programs(config: GRPOConfig, mesh: Mesh, lm: Moshi, mimi: Mimi) -> Programs:
-    """Define every program of a run; each is compiled at its first call, once per frame bucket."""
-    sampling = sampling_of(config.sampling)
+    """Define every program of a run; each is compiled at its first call, once per frame bucket.
+
+    Raises:
+        ValueError: the devices do not divide the model's matrices (mapping `shard_map`).
+    """
     temperature = config.sampling.text_temperature
     training_lm = training_form(lm)
+    shapes, _ = partition(split(training_lm)[1])
+    layout = make_layout(shapes, mesh)
     optimizer, schedule = make_optimizer(config.optimizer, config.total_updates)
+    states = state_specs(layout, shapes, optimizer)
+    constants: Any = Constants(PartitionSpec(), layout.specs)  # pyrefly: ignore[bad-argument-type]
+    rounder = make_rounder(layout, lm.precision.params, config.weight_rounding, config.seed)
+    logprobs = make_logprobs(training_lm, layout, temperature, action_space(config.loss, lm.config))
+    synced = make_sync(layout)
+
+    def old_logprobs(state: TrainState, frozen: Params, streams: Array) -> tuple[Array, Array]:
+        return logprobs(rounder(state.trainable, state.step), frozen, streams)
+
+    def sync_text(state: TrainState) -> Params:
+        return synced(rounder(state.trainable, state.step))
+
+    sync_text_mapped = mesh.map(sync_text, in_axes=(states,), out_axes=None)
+
+    return Programs(
+        base=_make_base(mesh, layout),
+        init=mesh.jit(lambda trainable: init_train_state(trainable, optimizer), states),
+        sync=lambda state, frozen: {**frozen, **sync_text_mapped(state)},
+        rollout=mesh.map(
+            _make_rollout(config, lm, mimi), in_axes=(None, None, 0, 0, 0), out_axes=0
+        ),
+        hear=mesh.map(hear, in_axes=(None, 0), out_axes=0),
+        logprobs=mesh.map(old_logprobs, in_axes=(states, None, 0), out_axes=0),
+        update=mesh.map(
+            make_update(
+                text_loss(training_lm, layout, config.loss, temperature),
+                optimizer,
+                layout,
+                rounder,
+                config.optimizer.clip_norm,
+            ),
+            in_axes=(states, constants, 0),
+            out_axes=(states, None),
+            donate=(0,),
+        ),
+        visible_change=mesh.jit(bf16_visible_change),
+        learning_rate=schedule,
+    )
+
+
+def _make_base(mesh: Mesh, layout: Layout) -> Callable[[Params], tuple[Params, Constants]]:
+    def base(params: Params) -> tuple[Params, Constants]:
+        trainable, frozen = partition(params)
+        stacked = mesh.jit(stack_layers, layout.specs)(trainable)
+        return stacked, Constants(mesh.put(frozen), stacked)
+
+    return base
+
+
+def _make_rollout(config: GRPOConfig, lm: Moshi, mimi: Mimi) -> Callable[..., Any]:
+    sampling = sampling_of(config.sampling)
 
     def roll_out(
-        params: Any, mimi_params: Any, pcm: jax.Array, num_frames: jax.Array, row_ids: jax.Array
-    ) -> tuple[Trajectory, jax.Array]:
+        params: Params, mimi_params: Params, pcm: Array, num_frames: Array, row_ids: Array
+    ) -> tuple[Trajectory, Array]:
         trajectory = rollout(
             lm,
             mimi,
@@ -62,21 +126,4 @@ def make_programs(config: GRPOConfig, mesh: Mesh, lm: Moshi, mimi: Mimi) -> Prog
         )
         return trajectory, trajectory.streams()
 
-    return Programs(
-        base=mesh.jit(lambda params: partition(stack_layers(params))),
-        init=mesh.jit(lambda trainable: init_train_state(trainable, optimizer)),
-        sync=mesh.jit(lambda trainable: decoding_weights(trainable, lm.precision)),
-        rollout=mesh.map(roll_out, in_axes=(None, None, 0, 0, 0), out_axes=0),
-        hear=mesh.map(hear, in_axes=(None, 0), out_axes=0),
-        logprobs=mesh.map(
-            make_logprobs(training_lm, temperature), in_axes=(None, None, 0), out_axes=0
-        ),
-        update=mesh.map(
-            make_update(text_loss(training_lm, config.loss, temperature), optimizer),
-            in_axes=(None, None, 0),
-            out_axes=None,
-            donate=(0,),
-        ),
-        visible_change=mesh.jit(bf16_visible_change),
-        learning_rate=schedule,
-    )
+    return roll_out

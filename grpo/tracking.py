@@ -4,16 +4,21 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from rich.logging import RichHandler
 
+from convert import read_configs
 from grpo.config import GRPOConfig
+from grpo.samples import Sample, write_samples
+from helium_jax import TextTokenizer
 from layers_jax import atomic_path
+
+logger = logging.getLogger("grpo")
 
 
 def log_progress() -> None:
@@ -25,26 +30,52 @@ def log_progress() -> None:
     logger.propagate = False  # orbax brings a root handler that would say everything twice
 
 
+FREE_TO_CHANGE = {
+    "devices",
+    "mapping",
+    "mesh_shape",
+    "distributed",
+    "tracking",
+    "samples",
+    "scoring_threads",
+    "checkpoint_every",
+    "max_skipped_updates",
+}
+"""Settings that do not change what a run computes: it may continue with others."""
+
+
 def open_run(config: GRPOConfig) -> Path:
     """The run folder, with its config.json.
 
     Raises:
-        ValueError: it belongs to a run with other settings (the devices may change).
+        ValueError: it belongs to a run with other settings (those in `FREE_TO_CHANGE` may change).
     """
     path = config.run_dir / "config.json"
     if path.exists():
         there, here = json.loads(path.read_text(encoding="utf-8")), json.loads(config.to_json())
-        keys = (there.keys() | here.keys()) - {"devices"}
+        keys = (there.keys() | here.keys()) - FREE_TO_CHANGE
         changed = sorted(key for key in keys if there.get(key) != here.get(key))
         if changed:
             raise ValueError(
                 f"{config.run_dir} holds a run with other settings ({', '.join(changed)}); use its "
                 "settings to continue it, or another --run-dir"
             )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(config.to_json() + "\n", encoding="utf-8")
+    if jax.process_index() == 0:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_text(config.to_json() + "\n", encoding="utf-8")
     return config.run_dir
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Where the metrics of epochs go."""
+
+    def log(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
+        """Write one epoch; a value may be missing."""
+
+    def close(self) -> None:
+        """Finish."""
 
 
 class JsonlTracker:
@@ -78,13 +109,124 @@ class JsonlTracker:
     def __enter__(self) -> "JsonlTracker":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class TensorBoardTracker:
+    """Scalars for TensorBoard in the run folder (extra `tensorboard`)."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens an event file.
+
+        Raises:
+            ImportError: tensorboardX is not installed.
+        """
+        try:
+            from tensorboardX import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise _extra("tensorboardX", "tensorboard") from error
+        self._writer = SummaryWriter(str(folder))
+
+    def log(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
+        """Write what there is."""
+        for name, value in metrics.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+class WandbTracker:
+    """Metrics to Weights & Biases (extra `wandb`); a run that continues goes on where it was."""
+
+    def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
+        """Starts or resumes the run named after the folder.
+
+        Raises:
+            ImportError: wandb is not installed.
+        """
+        try:
+            import wandb
+        except ModuleNotFoundError as error:
+            raise _extra("wandb", "wandb") from error
+        self._run = wandb.init(
+            project=project,
+            name=folder.name,
+            id=f"{folder.name}-{zlib.crc32(str(folder.absolute()).encode()):08x}",
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+        )
+
+    def log(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
+        """Send what there is."""
+        there = {name: value for name, value in metrics.items() if value is not None}
+        self._run.log(there, step=epoch)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def _extra(package: str, extra: str) -> ImportError:
+    return ImportError(f"{package} is not installed; run: pip install 'moshi-jax[{extra}]'")
+
+
+class RunTracker:
+    """Everything that watches a run: metrics, and rollouts to listen to. Process 0 alone writes."""
+
+    def __init__(
+        self, folder: Path, trackers: Sequence[Tracker], tokenizer: TextTokenizer | None = None
+    ) -> None:
+        self._folder, self._trackers, self._tokenizer = folder, trackers, tokenizer
+
+    def log(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
+        """To all trackers."""
+        for tracker in self._trackers:
+            tracker.log(epoch, metrics)
+
+    def samples(self, epoch: int, samples: Sequence[Sample]) -> None:
+        """`samples/EPOCH-N-AXIS.wav` (user left, agent right) and the agent's text beside it."""
+        if samples and jax.process_index() == 0:
+            write_samples(self._folder / "samples", epoch, samples, self._tokenizer)
+
+    def __enter__(self) -> "RunTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def open_tracker(folder: Path, config: GRPOConfig, *, first_epoch: int) -> RunTracker:
+    """The trackers that the configuration asks for.
+
+    Raises:
+        ImportError: one needs an extra that is not installed.
+    """
+    trackers: list[Tracker] = [JsonlTracker(folder / "metrics.jsonl", first_epoch=first_epoch)]
+    if jax.process_index() == 0:
+        if config.tracking.tensorboard:
+            trackers.append(TensorBoardTracker(folder / "tensorboard"))
+        if config.tracking.wandb_project is not None:
+            settings = json.loads(config.to_json())
+            trackers.append(WandbTracker(folder, config.tracking.wandb_project, settings))
+    return RunTracker(folder, trackers, _tokenizer(config))
+
+
+def _tokenizer(config: GRPOConfig) -> TextTokenizer | None:
+    """The checkpoint's tokenizer; None, with a word in the log, if it cannot be used here."""
+    if config.samples.every_epochs == 0:
+        return None
+    try:
+        return TextTokenizer(read_configs(config.checkpoint).tokenizer)
+    except (FileNotFoundError, ValueError) as error:
+        logger.warning("samples show token ids instead of words: %s", error)
+        return None
 
 
 def _json_line(record: Mapping[str, float | int | None]) -> str:

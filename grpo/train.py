@@ -1,13 +1,7 @@
-"""GRPO for interactivity, top to bottom (arXiv 2606.11167).
+"""GRPO for interactivity (arXiv 2606.11167): a run from where it is to the export.
 
-An epoch: draw segments -> G rollouts of each (a loop of the streaming step) -> decode -> hear ->
-rewards -> advantages within each group -> old log-probs by the teacher-forced forward -> G updates,
-each with one rollout of every group -> weights back to the rollouts.
-
-Left out: the judge and the rewards of axes that have no rule in `rewards`; user audio before the
-segment as context; parameters in shards (a replica fits a device); adapters; scoring while the
-device works; several hosts. The old policy is fixed for an epoch, advantages are not rescaled over
-the batch, and the KL is exact, so there is no estimator to choose.
+Not in the paper and decided here: the old policy is fixed for an epoch; rollouts draw text from the
+whole vocabulary, so the ratio is that of the distribution they were drawn from.
 """
 
 import logging
@@ -16,25 +10,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jaxtyping import Float, Int
 
 from convert import export_moshi, load_mimi, load_moshi
-from grpo.advantages import group_advantages
-from grpo.checkpoint import Checkpoints
+from grpo.checkpoint import Checkpoints, Restored
+from grpo.collect import Models, ScoringPool
 from grpo.config import GRPOConfig
-from grpo.data import DataConfig, GroupBatch, group_batches
+from grpo.data import DataConfig, GroupIterator, group_batches
+from grpo.distributed import initialize_distributed
+from grpo.epoch import Experience, Metrics, Run, epoch_metrics, roll_out, update_epoch
+from grpo.interrupt import Preempted, StopNotice
 from grpo.mesh import Mesh, make_mesh
-from grpo.metrics import agreement, progress_line, reward_metrics
-from grpo.policy import Constants, Minibatch
-from grpo.programs import Programs, make_programs
-from grpo.score import Rewards, score_group
-from grpo.tracking import JsonlTracker, open_run, summarise
-from grpo.trainable import Params, merge
+from grpo.metrics import every_process, progress_line
+from grpo.programs import make_programs
+from grpo.tracking import RunTracker, open_run, open_tracker
+from grpo.trainable import Params
 from grpo.update import TrainState
-from helium_jax import unstack_layers
 from layers_jax import Precision
-from rewards import REWARDS, load_vad
+from rewards import load_vad
 
 logger = logging.getLogger("grpo")
 
@@ -47,20 +39,14 @@ class TrainResult(NamedTuple):
     metrics: Path  # a JSON line an epoch
 
 
-class Experience(NamedTuple):
-    """What N groups of G rollouts leave on the host."""
+class Position(NamedTuple):
+    """Where a run is: at the start of an epoch, or between two of its updates."""
 
-    streams: Int[np.ndarray, "N G K T"]
-    decode_logprob: Float[np.ndarray, "N G T"]  # as drawn in the rollout
-    rewards: list[Rewards]  # a group each
-
-
-class Models(NamedTuple):
-    """What an epoch reads besides the train state; on every device."""
-
-    constants: Constants
-    mimi: Params
-    vad: Any
+    epoch: int
+    data: dict[str, int]  # of the data iterator, before the epoch's batch is drawn
+    experience: Experience | None = None  # of this process, once the epoch is rolled out
+    measured: Metrics | None = None
+    updates: list[dict[str, float]] | None = None  # metrics of the updates done
 
 
 def train(config: GRPOConfig) -> TrainResult:
@@ -68,184 +54,184 @@ def train(config: GRPOConfig) -> TrainResult:
 
     Raises:
         ValueError: the run folder belongs to another configuration, the devices do not divide the
-            groups, or checkpoint and segments cannot be used.
+            groups or the model, checkpoint or segments cannot be used, or gradients or rewards
+            stayed unusable.
         FileNotFoundError: checkpoint or segments are not there.
+        CheckpointError: the state cannot be written; earlier checkpoints are intact.
+        Preempted: SIGTERM came; the state is saved.
     """
-    mesh = make_mesh(config.devices)
+    initialize_distributed(config.distributed)
+    mesh = make_mesh(config.devices, mapping=config.mapping, shape=config.mesh_shape)
     if config.groups_per_epoch % mesh.size:
         raise ValueError(
             f"groups_per_epoch is {config.groups_per_epoch}, expected a multiple of the "
             f"{mesh.size} devices; change it or --devices"
         )
-    data = group_batches(config.segments, data_config(config), groups=config.groups_per_epoch)
+    data = group_batches(
+        config.segments,
+        data_config(config),
+        groups=config.groups_per_epoch // jax.process_count(),
+        host=jax.process_index(),
+        num_hosts=jax.process_count(),
+    )
     precision = Precision.f32() if config.precision == "f32" else Precision.bf16()
     lm, params = load_moshi(config.checkpoint, precision=precision)
     mimi, mimi_params = load_mimi(config.checkpoint)
-    run = open_run(config)
+    folder = open_run(config)
 
     programs = make_programs(config, mesh, lm, mimi)
-    reference, frozen = programs.base(mesh.replicate(params))
+    trainable, constants = programs.base(params)
     del params
-    models = Models(
-        Constants(frozen, reference), mesh.replicate(mimi_params), mesh.replicate(load_vad())
-    )
-    state: TrainState = programs.init(reference)
+    models = Models(constants, mesh.put(mimi_params), mesh.put(load_vad()))
+    state: TrainState = programs.init(trainable)
+    del trainable
     frame_s = mimi.config.frame_samples / mimi.config.sample_rate
 
-    with Checkpoints(run / "checkpoints") as checkpoints:
-        first = 0
-        if checkpoints.latest is not None:
-            first, state, position = checkpoints.restore(state)
-            data.set_state(position)
-            logger.info("continuing %s after epoch %d", run, first)
-        with JsonlTracker(run / "metrics.jsonl", first_epoch=first) as tracker:
-            for epoch in range(first, config.epochs):
-                batch = next(data)
-                state, metrics = run_epoch(config, mesh, programs, models, state, batch, frame_s)
-                tracker.log(epoch, metrics)
-                logger.info("epoch %d of %d: %s", epoch + 1, config.epochs, progress_line(metrics))
-                done = epoch + 1
-                if done == config.epochs or done % config.checkpoint_every == 0:
-                    checkpoints.save(done, state, data.get_state(), config.to_json())
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        position = Position(0, data.get_state())
+        if (restored := checkpoints.restore(state)) is not None:
+            state, position = restored.state, _position(restored)
+            logger.info("continuing %s at epoch %d", folder, position.epoch)
+        with (
+            ScoringPool(config.scoring_threads) as pool,
+            open_tracker(folder, config, first_epoch=position.epoch) as tracker,
+            StopNotice() as notice,
+        ):
+            run = Run(config, mesh, programs, models, pool, frame_s)
+            state = _epochs(run, state, position, data, checkpoints, tracker, notice)
 
-    trained = jax.device_get(merge(unstack_layers(state.trainable), frozen))
-    export = run / "export"
-    if not export.exists():
+    trained = mesh.fetch(programs.sync(state, constants.frozen))
+    export = folder / "export"
+    if not export.exists() and jax.process_index() == 0:
         export_moshi(export, lm.config, trained, source=config.checkpoint, dtypes="float32")
         logger.info("exported to %s", export)
-    return TrainResult(trained, export, run / "metrics.jsonl")
+    return TrainResult(trained, export, folder / "metrics.jsonl")
 
 
-def run_epoch(
-    config: GRPOConfig,
-    mesh: Mesh,
-    programs: Programs,
-    models: Models,
+def _epochs(
+    run: Run,
     state: TrainState,
-    batch: GroupBatch,
-    frame_s: float,
-) -> tuple[TrainState, dict[str, float | None]]:
-    """One epoch: rollouts of every group, then G updates."""
-    generations = config.num_generations
+    position: Position,
+    data: GroupIterator,
+    checkpoints: Checkpoints,
+    tracker: RunTracker,
+    notice: StopNotice,
+) -> TrainState:
+    """Every epoch from a position on."""
+    config, generations = run.config, run.config.num_generations
+    skips = Skips(config.max_skipped_updates)
+    data.set_state(position.data)
+    for epoch in range(position.epoch, config.epochs):
+        start = data.get_state()
+        batch = next(data)  # also where the epoch was left: the iterator moves on
+        if epoch == position.epoch and position.experience is not None:
+            experience, measured = position.experience, position.measured or {}
+            updates: list[Any] = list(position.updates or [])
+        else:
+            if notice.at(epoch * generations):
+                _stop(checkpoints, epoch * generations, state, Position(epoch, start))
+            wanted = config.samples.due(epoch)
+            experience, measured, samples = roll_out(run, state, batch, samples=wanted)
+            tracker.samples(epoch, samples)
+            updates = []
+        skips.rewards(measured)
+        started = time.perf_counter()
+        rest = update_epoch(run, state, experience, first=len(updates))
+        for state, metrics in rest:
+            updates.append(metrics)
+            step = epoch * generations + len(updates)
+            if len(updates) < generations and notice.at(step):
+                left = Position(epoch, start, experience, measured, _floats(run.mesh, updates))
+                _stop(checkpoints, step, state, left)
+        updates = _floats(run.mesh, updates)  # the host waits here, not above
+        measured = {**measured, "time/update_s": time.perf_counter() - started}
+        skips.updates(updates)
+        metrics = epoch_metrics(run, state, measured, updates)
+        tracker.log(epoch, metrics)
+        logger.info("epoch %d of %d: %s", epoch + 1, config.epochs, progress_line(metrics))
+        done = epoch + 1
+        if done == config.epochs or done % config.checkpoint_every == 0:
+            _save(checkpoints, done * generations, state, Position(done, data.get_state()))
+    return state
 
-    # ---------------------------------------------------------------- rollouts, heard and scored
-    started = time.perf_counter()
-    weights = merge(programs.sync(state.trainable), models.constants.frozen)
-    experience = collect(config, mesh, programs, models, weights, batch, frame_s)
-    del weights
-    rolled_out = time.perf_counter()
 
-    # ---------------------------------------------------------------- advantages within each group
-    advantages = np.stack(
-        [
-            group_advantages(
-                np.stack(list(rewards.values())), [REWARDS[name].min_std for name in rewards]
+class Skips:
+    """Counts what could not be learned from, and ends the run when it does not stop."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._updates, self._epochs = limit, 0, 0
+
+    def updates(self, updates: list[dict[str, float]]) -> None:
+        """Updates of an epoch.
+
+        Raises:
+            ValueError: too many in a row had no finite gradient.
+        """
+        for metrics in updates:
+            self._updates = self._updates + 1 if metrics["update/skipped"] else 0
+            if self._updates >= self._limit:
+                raise ValueError(
+                    f"{self._updates} updates in a row had no finite gradient and were skipped; "
+                    "the last checkpoint is intact: lower --optimizer.learning-rate or use "
+                    "--precision f32, and continue from it"
+                )
+
+    def rewards(self, measured: Metrics) -> None:
+        """Rewards of an epoch.
+
+        Raises:
+            ValueError: too many epochs in a row had no reward at all.
+        """
+        self._epochs = 0 if measured["rewards/valid_frac"] else self._epochs + 1
+        if self._epochs >= self._limit:
+            raise ValueError(
+                f"{self._epochs} epochs in a row had no valid reward; the last checkpoint is "
+                "intact: see the log for what failed, mend it, and continue from it"
             )
-            for rewards in experience.rewards
-        ]
-    ).astype(np.float32)
 
-    # ---------------------------------------------------------------- the policy before the updates
-    length = experience.streams.shape[-1]
-    frames = np.arange(length)
-    mask = (frames >= batch.segment_start_frame[:, None]) & (frames < batch.num_frames[:, None])
-    mask = np.repeat(mask[:, None], generations, axis=1)  # [N, G, T]
-    rows = _per_device(mesh, experience.streams)
-    old = programs.logprobs(
-        state.trainable, models.constants.frozen, rows.reshape(mesh.size, -1, *rows.shape[3:])
+
+def _floats(mesh: Mesh, updates: list[Any]) -> list[dict[str, float]]:
+    return [{name: float(value) for name, value in mesh.fetch(one).items()} for one in updates]
+
+
+def _stop(checkpoints: Checkpoints, step: int, state: TrainState, position: Position) -> None:
+    """Save, and leave.
+
+    Raises:
+        Preempted: always.
+    """
+    if checkpoints.latest != step:
+        _save(checkpoints, step, state, position)
+    raise Preempted(
+        f"told to stop (SIGTERM): saved after {step} updates; run the same command to continue"
     )
-    old = np.asarray(old).reshape(experience.decode_logprob.shape)
-
-    # ---------------------------------------------------------------- G updates, a rollout a group
-    order = np.array([_update_order(config, int(index)) for index in batch.index])  # [N, G]
-    whole = Minibatch(experience.streams, old, advantages, mask)
-    updates = []
-    for u in range(generations):
-        chosen = (np.arange(len(order)), order[:, u])
-        minibatch = Minibatch(*(_per_device(mesh, field[chosen]) for field in whole))
-        state, metrics = programs.update(state, models.constants, minibatch)
-        updates.append(metrics)
-    updates = jax.tree.map(float, jax.device_get(updates))  # the host waits here, not above
-    finished = time.perf_counter()
-
-    spoken = generations * int(batch.num_frames.sum())
-    return state, {
-        **reward_metrics(config.axes, batch.axis, experience.rewards, advantages),
-        **summarise(updates),
-        **agreement(experience.decode_logprob, old, mask),
-        "learning_rate": float(np.asarray(programs.learning_rate(state.step))),
-        "bf16_visible_change": float(
-            programs.visible_change(state.trainable, models.constants.reference)
-        ),
-        "rollout_frames_per_s": spoken / (rolled_out - started),
-        "time/rollout_s": rolled_out - started,
-        "time/update_s": finished - rolled_out,
-    }
 
 
-def collect(
-    config: GRPOConfig,
-    mesh: Mesh,
-    programs: Programs,
-    models: Models,
-    weights: Params,
-    batch: GroupBatch,
-    frame_s: float,
-) -> Experience:
-    """Roll out every group, one a device at a time, and score what was said."""
-    generations = config.num_generations
-    row_ids = batch.index[:, None] * generations + np.arange(generations)  # unique in the run
-    streams, logprobs, heard = [], [], []
-    for wave in range(0, len(batch.axis), mesh.size):
-        here = slice(wave, wave + mesh.size)
-        trajectory, wave_streams = programs.rollout(
-            weights,
-            models.mimi,
-            batch.pcm[here],
-            batch.num_frames[here].astype(np.int32),
-            row_ids[here].astype(np.int32),
-        )
-        heard.append(np.asarray(programs.hear(models.vad, trajectory.pcm)))
-        streams.append(np.asarray(wave_streams))
-        logprobs.append(np.asarray(trajectory.text_logprob))
+def _save(checkpoints: Checkpoints, step: int, state: TrainState, position: Position) -> None:
+    arrays = None
+    if position.experience is not None:
+        # Of all processes: another number of them may continue.
+        arrays = dict(zip(Experience._fields, every_process(*position.experience), strict=True))
+    progress = position._replace(experience=None)._asdict()
+    checkpoints.save(step, state, progress, arrays)
 
-    samples_16k = batch.pcm.shape[1] * 2 // 3
-    rewards = [
-        score_group(
-            probabilities,
-            num_samples=samples_16k,
-            axis=axis,
-            labels=labels,
-            start_s=float(start) * frame_s,
-            duration_s=float(duration_s),
-        )
-        for probabilities, axis, labels, start, duration_s in zip(
-            np.concatenate(heard),
-            batch.axis,
-            batch.labels,
-            batch.segment_start_frame,
-            batch.segment_duration_s,
-            strict=True,
-        )
-    ]
-    return Experience(np.concatenate(streams), np.concatenate(logprobs), rewards)
+
+def _position(restored: Restored) -> Position:
+    position = Position(**restored.progress)
+    if restored.arrays:
+        whole = Experience(**restored.arrays)
+        return position._replace(experience=whole.of_process())
+    return position
 
 
 def data_config(config: GRPOConfig) -> DataConfig:
     """What of the configuration decides which segments are drawn."""
     return DataConfig(
-        axes=config.axes,
+        axes=config.trained_axes,
         prefix_silence_s=config.prefix_silence_s,
+        context_probability=0.0 if config.no_context else config.context.probability,
+        context_max_s=config.context.max_s,
+        context_ramp_steps=1 if config.no_context_schedule else config.epochs,
         bucket_frames=config.bucket_frames,
         seed=config.seed,
     )
-
-
-def _per_device(mesh: Mesh, rows: np.ndarray) -> np.ndarray:
-    """[N, ...] -> [D, N / D, ...]."""
-    return rows.reshape(mesh.size, -1, *rows.shape[1:])
-
-
-def _update_order(config: GRPOConfig, group: int) -> Int[np.ndarray, " G"]:
-    """In which order a group's rollouts are used; `group` counts over the whole run."""
-    return np.random.default_rng([config.seed, group]).permutation(config.num_generations)

@@ -3,7 +3,14 @@
 from helium_jax.conditions import LutConfig, condition_rows
 from helium_jax.config import MoshiConfig
 from helium_jax.delays import apply_delays, undo_delays
-from helium_jax.forward import Logits, forward, forward_text, stack_layers, unstack_layers
+from helium_jax.forward import (
+    Logits,
+    delayed_grid,
+    forward,
+    forward_text,
+    stack_layers,
+    unstack_layers,
+)
 from helium_jax.grid import NOT_GIVEN, NOT_READY, Given
 from helium_jax.guidance import Guidance
 from helium_jax.model import Moshi
@@ -33,6 +40,7 @@ __all__ = [
     "apply_delays",
     "as_personaplex",
     "condition_rows",
+    "delayed_grid",
     "forward",
     "forward_text",
     "helium_2b",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 import layers_jax
+from helium_jax.config import MoshiConfig
 from helium_jax.delays import apply_delays, undo_delays
 from helium_jax.model import Moshi
 from layers_jax import bind
@@ -84,13 +85,19 @@ def _hidden(
     model: Moshi, codes: jax.Array, conditions: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Temporal output [B, T, D], and the delayed grid [B, K, T] that it predicts."""
-    config = model.config
+    fed, targets = delayed_grid(model.config, codes)
+    condition = None if conditions is None else model.condition(conditions)
+    return model.hidden(fed, condition), targets
+
+
+def delayed_grid(
+    config: MoshiConfig, codes: Int[Array, "B K T"]
+) -> tuple[Int[Array, "B K T"], Int[Array, "B K T"]]:
+    """What the temporal transformer is fed at each position, and what it is to predict there."""
     initial = jnp.array(config.initial_tokens)[:, None]
     targets = apply_delays(codes, config.delays, config.initial_tokens)
     first = jnp.broadcast_to(initial, (codes.shape[0], config.num_streams, 1)).astype(codes.dtype)
-    fed = jnp.concatenate([first, targets[:, :, :-1]], axis=2)
-    condition = None if conditions is None else model.condition(conditions)
-    return model.hidden(fed, condition), targets
+    return jnp.concatenate([first, targets[:, :, :-1]], axis=2), targets
 
 
 def stack_layers(params: Params) -> Params:

@@ -5,6 +5,7 @@ layer. Training stacks the same layers on a leading axis and scans them with rem
 Source: `StreamingTransformer` in moshi/modules/transformer.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -196,8 +197,16 @@ class Transformer(nnx.Module):
             for _ in range(config.num_layers)
         ]
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """All tokens of a sequence at once, from position 0."""
+    def __call__(
+        self, x: Float[Array, "B T D"], layer_params: Callable[[Params], Params] | None = None
+    ) -> Float[Array, "B T D"]:
+        """All tokens of a sequence at once, from position 0.
+
+        Args:
+          x: embedded tokens.
+          layer_params: makes a stacked layer's parameters out of its slice of the stack, where they
+            are rematerialised (a gather of what other devices hold); the slice itself by default.
+        """
         offset = jnp.zeros(x.shape[0], jnp.int32)
         if not isinstance(self.layers, Block):
             for layer in self.layers:
@@ -206,7 +215,8 @@ class Transformer(nnx.Module):
         template = self.layers
 
         def body(x: jax.Array, params: Params) -> tuple[jax.Array, None]:
-            return bind(template, params)(x, offset, None, None)[0], None
+            whole = params if layer_params is None else layer_params(params)
+            return bind(template, whole)(x, offset, None, None)[0], None
 
         _, params = split(self.layers)
         x, _ = jax.lax.scan(jax.checkpoint(body, prevent_cse=False), x, params)

@@ -124,6 +124,8 @@ def main(argv: list[str] | None = None) -> int:
         num_generations=options.num_generations,
         devices=options.devices,
         precision="f32",
+        axes=("pause", "turn"),
+        no_context=True,
         # One length for all: a rollout ends with its own segment, so padding costs memory only.
         bucket_frames=(BUCKET_FRAMES,),
         checkpoint_every=options.epochs,

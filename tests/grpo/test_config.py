@@ -4,9 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-import tyro
 
-from grpo.config import GRPOConfig, LossConfig, OptimizerConfig, SamplingConfig
+from grpo.__main__ import parse
+from grpo.config import (
+    AdvantageConfig,
+    ContextConfig,
+    GRPOConfig,
+    LossConfig,
+    OptimizerConfig,
+    SamplesConfig,
+    SamplingConfig,
+    TrackingConfig,
+)
+from grpo.distributed import DistributedConfig
+from grpo.train import data_config
 
 PATHS = {"checkpoint": Path("model"), "segments": Path("segments"), "run_dir": Path("run")}
 
@@ -16,6 +27,10 @@ def test_defaults_are_the_published_recipe():
     assert (config.epochs, config.groups_per_epoch, config.num_generations) == (100, 32, 16)
     assert config.total_updates == 1600
     assert config.prefix_silence_s == 3.0
+    assert config.trained_axes == ("pause", "turn", "backchannel", "interruption")
+    assert config.context == ContextConfig(probability=0.5, max_s=30.0)
+    assert config.advantage == AdvantageConfig(estimator="gdpo", clip=None)
+    assert (config.loss.action_space, config.loss.window) == ("text_tokens", "segment")
     assert config.sampling == SamplingConfig(
         text_temperature=0.7, audio_temperature=0.8, audio_top_k=250
     )
@@ -37,6 +52,12 @@ def test_defaults_are_the_published_recipe():
         ("bucket_frames", (64, 64)),
         ("bucket_frames", (0, 64)),
         ("bucket_frames", ()),
+        ("axes", ("pauses",)),
+        ("drop_axis", ("turning",)),
+        ("drop_axis", ("pause", "turn", "backchannel", "interruption")),
+        ("mesh_shape", (2, 2)),
+        ("max_skipped_updates", 0),
+        ("scoring_threads", 0),
         ("checkpoint_every", 0),
         ("seed", -1),
     ],
@@ -54,6 +75,13 @@ def test_a_bad_value_is_named_with_its_rule(field, value):
         (SamplingConfig, "audio_top_k", 0),
         (LossConfig, "epsilon", 1.0),
         (LossConfig, "beta", -0.01),
+        (LossConfig, "epsilon_high", 0.1),
+        (LossConfig, "event_tail_s", 0.0),
+        (AdvantageConfig, "clip", 0.0),
+        (ContextConfig, "probability", 1.1),
+        (ContextConfig, "max_s", 0.0),
+        (SamplesConfig, "every_epochs", -1),
+        (SamplesConfig, "count", 0),
         (OptimizerConfig, "learning_rate", 0.0),
         (OptimizerConfig, "beta1", 1.0),
         (OptimizerConfig, "beta2", 1.0),
@@ -73,14 +101,26 @@ def test_json_round_trip_keeps_every_field():
         groups_per_epoch=6,
         num_generations=4,
         devices=2,
-        axes=("turn",),
+        axes=("turn", "pause"),
+        drop_axis=("pause",),
+        no_context=True,
+        weight_rounding="stochastic",
+        mapping="shard_map",
+        mesh_shape=(2, 1),
+        max_skipped_updates=5,
+        scoring_threads=2,
         prefix_silence_s=0.5,
         bucket_frames=(10, 20),
-        precision="f32",
+        precision="bf16",
         checkpoint_every=3,
         seed=11,
         sampling=SamplingConfig(text_temperature=0.9, audio_temperature=1.1, audio_top_k=9),
-        loss=LossConfig(epsilon=0.1, beta=0.5),
+        loss=LossConfig(epsilon=0.1, epsilon_high=0.3, beta=0.5, aggregate="frame"),
+        advantage=AdvantageConfig(estimator="rloo", clip=5.0),
+        context=ContextConfig(probability=1.0, max_s=3.0),
+        samples=SamplesConfig(every_epochs=1, count=3),
+        tracking=TrackingConfig(tensorboard=True, wandb_project="p"),
+        distributed=DistributedConfig(coordinator="a:1", num_processes=2, process_id=1),
         optimizer=OptimizerConfig(
             learning_rate=1e-3, beta1=0.8, beta2=0.9, weight_decay=0.0, clip_norm=1.0
         ),
@@ -91,8 +131,33 @@ def test_json_round_trip_keeps_every_field():
         for name in json.loads(default.to_json())
         if getattr(config, name) != getattr(default, name)
     ]
-    assert set(changed) | set(PATHS) == set(json.loads(config.to_json()))
+    same = {
+        "precision",
+        "no_context_schedule",
+    }  # stochastic rounding needs one, no_context the other
+    assert set(changed) | set(PATHS) | same == set(json.loads(config.to_json()))
     assert GRPOConfig.from_json(config.to_json()) == config
+
+
+def test_the_ablations_of_the_paper_are_flags():
+    paths = ["--checkpoint", "m", "--segments", "s", "--run-dir", "r"]
+
+    def data(*flags):
+        return data_config(parse([*paths, *flags]))
+
+    assert data().context_ramp_steps == 100 and data().context_probability == 0.5
+    assert data("--drop-axis", "pause", "turn").axes == ("backchannel", "interruption")
+    assert data("--no-context").context_probability == 0
+    assert data("--no-context-schedule").context_ramp_steps == 1
+    with pytest.raises(SystemExit):
+        data("--no-no-context")
+
+
+def test_an_ablation_without_effect_is_refused():
+    with pytest.raises(ValueError, match="no_context_schedule is True; it must be left out"):
+        GRPOConfig(**PATHS, no_context=True, no_context_schedule=True)
+    with pytest.raises(ValueError, match="weight_rounding is 'stochastic'; it must be"):
+        GRPOConfig(**PATHS, weight_rounding="stochastic", precision="f32")
 
 
 def test_json_with_an_unknown_key_is_refused():
@@ -105,7 +170,7 @@ def test_json_with_an_unknown_key_is_refused():
 def test_command_line_reaches_nested_fields():
     paths = ["--checkpoint", "m", "--segments", "s", "--run-dir", "r"]
     flags = ["--devices", "2", "--loss.beta", "0.1", "--axes", "pause"]
-    config = tyro.cli(GRPOConfig, args=paths + flags)
+    config = parse(paths + flags)
     assert (config.checkpoint, config.devices) == (Path("m"), 2)
     assert (config.loss.beta, config.axes) == (0.1, ("pause",))
 
@@ -113,6 +178,6 @@ def test_command_line_reaches_nested_fields():
 @pytest.mark.parametrize("flag", [["--no-such-flag", "1"], ["--precision", "fp8"]])
 def test_a_wrong_flag_is_bad_usage(flag, capsys):
     with pytest.raises(SystemExit) as stop:
-        tyro.cli(GRPOConfig, args=["--checkpoint", "m", "--segments", "s", "--run-dir", "r", *flag])
+        parse(["--checkpoint", "m", "--segments", "s", "--run-dir", "r", *flag])
     assert stop.value.code == 2
     assert flag[0].strip("-") in capsys.readouterr().err

@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
             context = 2 * FRAME_SAMPLES
             samples = context + segment.num_frames * FRAME_SAMPLES
             user = np.full(samples, 100 * number, np.int16)
-            user[:context] = -1  # context is stored, but not drawn
+            user[:context] = -1  # two frames of context
             record = SegmentRecord(
                 id=f"{axis}{number}", segment=segment, user=user, n_context_samples=context
             )
@@ -197,6 +197,49 @@ def test_only_the_chosen_split_and_axes(folder):
     }
 
 
+def contexts(batches):
+    return np.concatenate([batch.segment_start_frame - PREFIX for batch in batches])
+
+
+def test_context_is_drawn_half_of_the_time_up_to_a_limit_that_grows(folder):
+    """The records of this folder have two frames of it."""
+    config = DataConfig(context_probability=0.5, context_max_s=0.3, context_ramp_steps=11)
+    assert [config.context_limit_s(step) for step in (0, 5, 10, 99)] == [0, 0.15, 0.3, 0.3]
+    batches = take(group_batches(folder, config, groups=40), 26)
+    assert not contexts(batches[:3]).any()  # the limit is below 80 ms, then below two frames
+    assert set(contexts(batches[3:6])) == {0, 1}
+    late = contexts(batches[10:])
+    assert set(late) == {0, 1, 2}
+    # Uniform on 0.3 s: 0.08 to 0.16 s give one frame, more gives the two there are.
+    assert abs((late == 2).mean() - 0.5 * 0.14 / 0.3) < 0.06
+    assert abs((late == 1).mean() - 0.5 * 0.08 / 0.3) < 0.06
+
+    at_once = DataConfig(context_probability=1.0, context_max_s=0.3)
+    assert contexts(take(group_batches(folder, at_once, groups=40), 1)).max() == 2
+    never = take(group_batches(folder, DataConfig(), groups=40), 3)
+    assert not contexts(never).any()
+
+
+def test_context_comes_before_the_segment_and_moves_no_label(folder):
+    config = DataConfig(axes=("turn",), context_probability=1.0, context_max_s=1.0)
+    batch = next(group_batches(folder, config, groups=40))
+    for row, start in enumerate(batch.segment_start_frame):
+        number = int(batch.segment_id[row].removeprefix("turn"))
+        own = batch.pcm[row].reshape(-1, FRAME_SAMPLES)[:, 0] * 32768
+        np.testing.assert_array_equal(own[PREFIX:start], -1)
+        assert own[start] == 100 * number
+        assert batch.num_frames[row] == start + 10 + 6 * number
+        assert batch.labels[row] == {"user_turn_end_s": pytest.approx(2.0)}
+        assert batch.events[row] == [(pytest.approx(2.0), pytest.approx(2.0))]
+    assert batch.segment_start_frame.max() == PREFIX + 2
+
+
+def test_context_that_no_bucket_holds_is_named(folder):
+    config = DataConfig(bucket_frames=(85,), axes=("pause",), context_probability=0.5)
+    with pytest.raises(ValueError, match="pause6 of 86 frames with prefix and context"):
+        group_batches(folder, config, groups=1)
+
+
 def test_prefix_and_buckets(folder):
     config = DataConfig(prefix_silence_s=0.0, bucket_frames=(30, 60), axes=("pause",))
     for batch in take(group_batches(folder, config, groups=1), 12):
@@ -210,7 +253,7 @@ def test_prefix_and_buckets(folder):
 
 def test_a_segment_that_no_bucket_holds_is_named(folder):
     config = DataConfig(bucket_frames=(64, 80), axes=("pause",))
-    with pytest.raises(ValueError, match="got segment pause6 of 84 frames with the prefix"):
+    with pytest.raises(ValueError, match="got segment pause6 of 84 frames with prefix and context"):
         group_batches(folder, config, groups=1)
 
 
@@ -239,6 +282,7 @@ def test_a_folder_without_segments(tmp_path):
         ("prefix_silence_s", -1.0),
         ("bucket_frames", ()),
         ("bucket_frames", (128, 64)),
+        ("context_probability", 1.5),
     ],
 )
 def test_impossible_values_are_refused_by_name(field, value):

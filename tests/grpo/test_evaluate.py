@@ -23,6 +23,8 @@ def test_equal_parameters_get_equal_rewards_and_others_do_not(tmp_path):
         devices=2,
         bucket_frames=(416,),
         precision="f32",
+        axes=("pause", "turn"),
+        no_context=True,
     )
     _, params = load_moshi(embedded_checkpoint(), precision=Precision.f32())
     silent = jax.tree.map(lambda leaf: leaf, params)

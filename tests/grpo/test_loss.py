@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo.loss import LossSum, exact_kl, policy_loss, token_logprobs
+from grpo.loss import LossSum, action_logprobs, exact_kl, policy_loss
 
 B, T, V = 3, 5, 11
 SETTINGS: dict[str, Any] = {"temperature": 0.7, "epsilon": 0.2, "beta": 0.01}
@@ -22,7 +22,7 @@ def case():
         "logits": logits,
         "reference": jnp.asarray(rng.normal(size=(B, T, V)), jnp.float32),
         "tokens": tokens,
-        "old_logprob": token_logprobs(logits, tokens, 0.7),
+        "old_logprob": action_logprobs(logits, tokens, 0.7),
         "advantage": jnp.asarray([1.0, -2.0, 0.5], jnp.float32),
         "mask": jnp.asarray([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 1, 1, 1]], bool),
     }
@@ -48,7 +48,7 @@ def mean(loss, name):
     return float(total / count)
 
 
-def test_token_logprobs_are_at_the_sampling_temperature(case):
+def test_action_logprobs_are_at_the_sampling_temperature(case):
     z = np.asarray(case["logits"], np.float64) / 0.7
     expected = z - np.log(np.exp(z).sum(-1, keepdims=True))
     expected = np.take_along_axis(expected, np.asarray(case["tokens"])[..., None], -1)[..., 0]
@@ -147,7 +147,7 @@ def test_the_pessimistic_side_is_not_clipped(case, advantage, shift):
 def test_a_step_down_the_gradient_makes_good_tokens_more_probable(case, advantage):
     tried = case | {"advantage": jnp.full(B, advantage, jnp.float32)}
     moved = case["logits"] - 0.1 * logits_gradient(tried, beta=0.0)
-    change = token_logprobs(moved, case["tokens"], 0.7) - case["old_logprob"]
+    change = action_logprobs(moved, case["tokens"], 0.7) - case["old_logprob"]
     assert (advantage * np.asarray(change)[np.asarray(case["mask"])] > 0).all()
 
 
@@ -160,7 +160,7 @@ def test_an_empty_rollout_is_not_counted(case):
 
 def test_bf16_logits_are_used_in_float32(case):
     half = case["logits"].astype(jnp.bfloat16)
-    assert token_logprobs(half, case["tokens"], 0.7).dtype == jnp.float32
+    assert action_logprobs(half, case["tokens"], 0.7).dtype == jnp.float32
     np.testing.assert_array_equal(
         exact_kl(half, case["reference"]),
         exact_kl(half.astype(jnp.float32), case["reference"]),

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo.mesh import AXIS, make_mesh
+from grpo.mesh import AXES, make_mesh
+
+AXIS = AXES[0]
 
 
 def test_too_many_devices_is_an_error_that_names_both_counts():
@@ -21,7 +23,7 @@ def test_split_argument_and_replicated_result(count):
         lambda scale, rows: jax.lax.psum(scale * rows.sum(), AXIS), in_axes=(None, 0), out_axes=None
     )
     rows = np.arange(count * 3, dtype=np.float32).reshape(count, 3)
-    total = program(mesh.replicate(jnp.float32(2)), rows)
+    total = program(mesh.put(jnp.float32(2)), rows)
     assert total.shape == () and float(total) == 2 * rows.sum()
     assert total.sharding.device_set == set(mesh.devices)
 
@@ -50,6 +52,6 @@ def test_donated_state_is_reused_and_has_no_device_axis():
 
 def test_jit_puts_its_result_on_every_device():
     mesh = make_mesh(2)
-    tree = mesh.jit(lambda x: {"twice": 2 * x})(mesh.replicate(np.ones(3, np.float32)))
+    tree = mesh.jit(lambda x: {"twice": 2 * x})(mesh.put(np.ones(3, np.float32)))
     assert tree["twice"].sharding.device_set == set(mesh.devices)
     assert tree["twice"].sharding.is_fully_replicated

@@ -11,7 +11,7 @@ from grpo.metrics import agreement, progress_line, reward_metrics
 def test_agreement_looks_at_the_mask_only_and_warns(caplog):
     decode = np.log(np.array([[[0.2, 0.5, 0.9, 0.1]]]))
     forced = decode + np.array([0.0, 0.0, 0.0, 3.0])
-    mask = np.array([[[True, True, True, False]]])
+    mask = np.array([[True, True, True, False]])
     with caplog.at_level(logging.WARNING, "grpo"):
         metrics = agreement(decode, forced, mask)
         assert not caplog.records
@@ -31,6 +31,7 @@ def test_reward_metrics_leave_out_what_is_missing():
     metrics = reward_metrics(("pause", "turn"), ["pause", "pause"], rewards, advantages)
     assert metrics == {
         "advantage/nonzero_frac": pytest.approx(1 / 3),
+        "rewards/valid_frac": pytest.approx(5 / 6),
         "advantage/zero_variance/pause": 0.5,
         "advantage/zero_variance/turn": None,
         "rewards/pause/pause_handling": pytest.approx(-0.2),

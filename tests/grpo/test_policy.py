@@ -6,23 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
+from grpo.actions import TextTokens
 from grpo.config import LossConfig, OptimizerConfig
-from grpo.loss import token_logprobs
+from grpo.layout import make_layout
+from grpo.loss import action_logprobs
 from grpo.mesh import make_mesh
 from grpo.policy import (
     Constants,
     Minibatch,
     bf16_visible_change,
-    decoding_weights,
     make_logprobs,
+    make_sync,
     text_loss,
     training_form,
 )
 from grpo.trainable import merge, partition
 from grpo.update import init_train_state, make_optimizer, mean_gradient
 from helium_jax import forward_text, stack_layers
-from layers_jax import Precision
 
 N, T, TEMPERATURE = 4, 10, 0.7
 
@@ -42,8 +44,16 @@ def streams(small):
 
 
 @pytest.fixture(scope="module")
-def logprobs(small):
-    return jax.jit(make_logprobs(training_form(small.lm), TEMPERATURE))
+def logprobs(small, base):
+    layout = make_layout(base[0], make_mesh(1))
+    program = jax.jit(make_logprobs(training_form(small.lm), layout, TEMPERATURE, TextTokens()))
+
+    def run(weights, frozen, streams):
+        actions, tokens = program(weights, frozen, streams)
+        np.testing.assert_array_equal(actions, tokens)
+        return actions
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +72,18 @@ def batch(streams, old):
     )
 
 
+def loss_on(small, layout):
+    return text_loss(training_form(small.lm), layout, LossConfig(), TEMPERATURE)
+
+
 @pytest.fixture(scope="module")
-def loss_function(small):
-    return text_loss(training_form(small.lm), LossConfig(), TEMPERATURE)
+def loss_function(small, base):
+    return loss_on(small, make_layout(base[0], make_mesh(1)))
 
 
 def test_log_probs_equal_those_of_the_listed_model(small, streams, old):
     logits = jax.jit(functools.partial(forward_text, small.lm))(small.params, streams)
-    expected = token_logprobs(logits, streams[:, 0], TEMPERATURE)
+    expected = action_logprobs(logits, streams[:, 0], TEMPERATURE)
     np.testing.assert_allclose(old, expected, atol=1e-5)
 
 
@@ -114,15 +128,22 @@ def test_gradient_reaches_all_trainable_parts_and_no_other(gradient):
         assert not np.asarray(leaf).any(), jax.tree_util.keystr(path)
 
 
-def test_gradient_on_four_devices_equals_one_device(base, other, batch, loss_function, gradient):
-    mesh = make_mesh(4)
+@pytest.mark.parametrize("shape", [None, (4,), (2, 2)])
+def test_gradient_on_four_devices_equals_one_device(shape, small, base, other, batch, gradient):
+    mesh = make_mesh(4, mapping="pmap" if shape is None else "shard_map", shape=shape)
+    layout = make_layout(base[0], mesh)
+    specs = layout.specs
+    function = loss_on(small, layout)
     mapped = mesh.map(
-        lambda trainable, constants, part: mean_gradient(loss_function, trainable, constants, part),
-        in_axes=(None, None, 0),
-        out_axes=None,
+        lambda trainable, constants, part: mean_gradient(
+            function, layout, trainable, constants, part
+        ),
+        in_axes=(specs, Constants(PartitionSpec(), specs), 0),
+        out_axes=(specs, None),
     )
     parts = jax.tree.map(lambda x: np.asarray(x).reshape(4, -1, *x.shape[1:]), batch)
-    got, metrics = mapped(base[0], Constants(base[1], other), parts)
+    constants = Constants(mesh.put(base[1]), mesh.put(other, specs))
+    got, metrics = mapped(mesh.put(base[0], specs), constants, parts)
     expected = dict(jax.tree_util.tree_leaves_with_path(partition(gradient)[0]))
     for path, leaf in jax.tree_util.tree_leaves_with_path(got):
         # Three of the four rollouts have frames: the mean is over those.
@@ -141,13 +162,15 @@ def test_optimizer_state_has_no_frozen_part(small, base):
     assert not any("depth" in str(path) for path, _ in jax.tree_util.tree_leaves_with_path(state))
 
 
-def test_decoding_weights_are_the_model_again(small, base):
+@pytest.mark.parametrize("shape", [None, (2, 2)])
+def test_decoding_weights_are_the_model_again(shape, small, base):
     trainable, frozen = base
-    again = merge(decoding_weights(trainable, Precision.f32()), frozen)
+    mesh = make_mesh(4, mapping="pmap" if shape is None else "shard_map", shape=shape)
+    layout = make_layout(trainable, mesh)
+    sync = mesh.map(make_sync(layout), in_axes=(layout.specs,), out_axes=None)
+    again = merge(sync(mesh.put(trainable, layout.specs)), frozen)
     assert jax.tree.structure(again) == jax.tree.structure(small.params)
     jax.tree.map(np.testing.assert_array_equal, again, small.params)
-    half = decoding_weights(trainable, Precision.bf16())
-    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_bf16_sees_large_changes_only(base):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grpo.config import SamplingConfig
-from grpo.loss import token_logprobs
+from grpo.loss import action_logprobs
 from grpo.mesh import make_mesh
 from grpo.rollout import UNKNOWN, rollout, sampling_of
 from helium_jax import forward_text, init_state, step
@@ -71,7 +71,7 @@ def forced(small):
     @jax.jit
     def run(params, streams):
         logits = forward_text(small.lm, params, streams)
-        return token_logprobs(logits, jnp.maximum(streams[:, 0], 0), 0.7)
+        return action_logprobs(logits, jnp.maximum(streams[:, 0], 0), 0.7)
 
     return lambda trajectory: np.asarray(run(small.params, jnp.asarray(trajectory.streams())))
 

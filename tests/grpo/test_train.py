@@ -1,7 +1,10 @@
 """The loop: what a run leaves, how it continues to the same bits, what it refuses."""
 
+import functools
 import importlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import numpy as np
 import pytest
 
 from convert import load_moshi
+from grpo.collect import ScoringPool
 from grpo.config import GRPOConfig, OptimizerConfig, SamplingConfig
-from grpo.data import GroupBatch
+from grpo.data import GroupBatch, GroupIterator
 from grpo.extract import ExtractConfig, extract
 from grpo.tracking import read_metrics
 from grpo.train import train
@@ -21,10 +25,16 @@ from moshi_jax.stream import embedded_checkpoint
 
 EPOCHS, GROUPS, GENERATIONS, FRAMES, PREFIX = 4, 4, 2, 12, 3
 loop = importlib.import_module("grpo.train")  # the package exports the function of this name
-CLOCK = ("time/rollout_s", "time/update_s", "rollout_frames_per_s")
+CLOCK = (
+    "time/rollout_s",
+    "time/logprobs_s",
+    "time/reward_wait_s",
+    "time/update_s",
+    "rollout_frames_per_s",
+)
 
 
-class Segments:
+class Segments(GroupIterator):
     """Groups made up from their number, with the interface of `group_batches`."""
 
     def __init__(self, groups, frame):
@@ -42,6 +52,7 @@ class Segments:
             segment_duration_s=(frames - PREFIX) * 0.001,
             axis=[("pause", "turn")[n % 2] for n in index],
             labels=[{} if n % 2 == 0 else {"user_turn_end_s": 0.001} for n in index],
+            events=[[] for _ in index],
             index=index,
             segment_id=[f"segment {n}" for n in index],
         )
@@ -71,17 +82,18 @@ def run(small, small_checkpoint, tmp_path, monkeypatch, programs):
     make = loop.make_programs
 
     def shared(config, mesh, lm, mimi):
-        key = mesh.size, config.total_updates
+        key = mesh, config.total_updates
         if key not in programs:
             programs[key] = make(config, mesh, lm, mimi)
         return programs[key]
 
-    def made_up(folder, config, *, groups):
+    def made_up(folder, config, *, groups, host, num_hosts):
+        assert (host, num_hosts) == (0, 1)
         return Segments(groups, small.frame)
 
     monkeypatch.setattr(loop, "make_programs", shared)
     monkeypatch.setattr(loop, "group_batches", made_up)
-    monkeypatch.setattr(loop, "score_group", loudness)
+    monkeypatch.setattr(loop, "ScoringPool", functools.partial(ScoringPool, scorer=loudness))
 
     def start(name="run", **changes):
         settings: dict[str, Any] = {
@@ -93,6 +105,7 @@ def run(small, small_checkpoint, tmp_path, monkeypatch, programs):
             "num_generations": GENERATIONS,
             "devices": 2,
             "precision": "f32",
+            "axes": ("pause", "turn"),
             "checkpoint_every": 2,
             "sampling": SamplingConfig(audio_top_k=5),
             "optimizer": OptimizerConfig(learning_rate=1e-3),
@@ -106,7 +119,7 @@ def test_a_run_leaves_config_metrics_checkpoint_and_export(run, small_checkpoint
     result = run()
     folder = tmp_path / "run"
     assert json.loads((folder / "config.json").read_text())["num_generations"] == GENERATIONS
-    assert (folder / "checkpoints" / str(EPOCHS)).is_dir()
+    assert (folder / "checkpoints" / str(EPOCHS * GENERATIONS)).is_dir()
 
     records = read_metrics(result.metrics)
     assert [record["epoch"] for record in records] == list(range(EPOCHS))
@@ -150,36 +163,111 @@ def test_a_run_leaves_config_metrics_checkpoint_and_export(run, small_checkpoint
 
 def test_a_killed_run_continues_to_the_same_bits(run, monkeypatch):
     undisturbed = run("whole")
-    epoch = loop.run_epoch
+    epoch = loop.roll_out
     calls = []
 
-    def dies(*arguments):
+    def dies(*arguments, **options):
         calls.append(1)
         if len(calls) == 4:  # epoch 3: epoch 2 is in the metrics but in no checkpoint
             raise KeyboardInterrupt
-        return epoch(*arguments)
+        return epoch(*arguments, **options)
 
-    monkeypatch.setattr(loop, "run_epoch", dies)
+    monkeypatch.setattr(loop, "roll_out", dies)
     with pytest.raises(KeyboardInterrupt):
         run("killed")
-    monkeypatch.setattr(loop, "run_epoch", epoch)
-    continued = run("killed")
-    jax.tree.map(np.testing.assert_array_equal, continued.params, undisturbed.params)
+    monkeypatch.setattr(loop, "roll_out", epoch)
+    assert_same_run(run("killed"), undisturbed)
+
+
+def assert_same_run(one, two):
+    """Parameters to the last bit, and every metric that is not a time."""
+    jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
 
     def results(result):
         records = read_metrics(result.metrics)
         return [{k: v for k, v in record.items() if k not in CLOCK} for record in records]
 
-    assert results(continued) == results(undisturbed)
+    assert results(one) == results(two)
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_notice_to_stop_saves_within_the_step(step, run, monkeypatch, tmp_path):
+    """Between two updates of an epoch (step 3 of two an epoch), or between epochs."""
+    undisturbed = run("whole")
+
+    class At(loop.StopNotice):
+        def at(self, now):
+            if now == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().at(now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "StopNotice", At)
+        with pytest.raises(loop.Preempted, match=f"saved after {step} updates; run the same"):
+            run("stopped", checkpoint_every=100)
+    assert (tmp_path / "stopped" / "checkpoints" / str(step)).is_dir()
+    assert_same_run(run("stopped", checkpoint_every=100), undisturbed)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_continues_on_other_devices(run, monkeypatch):
+    """Eight devices in blocks, then two replicas, then eight again, between two updates each."""
+    undisturbed = run("whole")
+
+    class After(loop.StopNotice):
+        steps = 0
+
+        def at(self, now):
+            After.steps += 1
+            return After.steps == 2
+
+    blocks = {"devices": 4, "mapping": "shard_map", "mesh_shape": (2, 2)}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "StopNotice", After)
+        for devices in (blocks, {}):
+            After.steps = 0
+            with pytest.raises(loop.Preempted):
+                run("moved", **devices)
+    moved = run("moved", **blocks)
+    for a, b in zip(
+        jax.tree.leaves(moved.params), jax.tree.leaves(undisturbed.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_gradients_that_stay_unusable_end_the_run(run, monkeypatch, tmp_path):
+    rollouts = loop.roll_out
+
+    def broken(*arguments, **options):
+        experience, measured, samples = rollouts(*arguments, **options)
+        nan = np.full_like(experience.old_logprob, np.nan)
+        return experience._replace(old_logprob=nan), measured, samples
+
+    monkeypatch.setattr(loop, "roll_out", broken)
+    with pytest.raises(ValueError, match="3 updates in a row had no finite gradient"):
+        run(max_skipped_updates=3)
+    (record,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert record["update/skipped"] == 1
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_rewards_that_stay_away_end_the_run(run, monkeypatch):
+    def nothing(probabilities, *, axis, **_):
+        name = {"pause": "pause_handling", "turn": "turn_taking"}[axis]
+        return {name: np.full(len(probabilities), np.nan)}
+
+    monkeypatch.setattr(loop, "ScoringPool", functools.partial(ScoringPool, scorer=nothing))
+    with pytest.raises(ValueError, match="2 epochs in a row had no valid reward"):
+        run(max_skipped_updates=2)
 
 
 def test_a_finished_run_is_left_as_it_is(run, monkeypatch):
     first = run()
 
-    def never(*arguments):
+    def never(*arguments, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(loop, "run_epoch", never)
+    monkeypatch.setattr(loop, "roll_out", never)
     again = run()
     jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
     assert len(read_metrics(again.metrics)) == EPOCHS
@@ -214,6 +302,8 @@ def test_real_segments_and_the_embedded_checkpoint(tmp_path):
         prefix_silence_s=0.4,
         bucket_frames=(256,),
         precision="f32",
+        axes=("pause", "turn"),
+        no_context=True,
         optimizer=OptimizerConfig(learning_rate=1e-4),
     )
     result = train(config)

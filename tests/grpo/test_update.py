@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from grpo.config import OptimizerConfig
+from grpo.layout import make_layout
 from grpo.loss import policy_loss
 from grpo.mesh import make_mesh
-from grpo.update import init_train_state, make_optimizer, make_update, mean_gradient
+from grpo.rounding import make_rounder
+from grpo.update import init_train_state, make_optimizer, make_update, mean_gradient, state_specs
 
-N, T, V, D = 16, 6, 9, 5  # rollouts, frames, vocabulary, width
+N, T, V, D = 16, 6, 24, 8  # rollouts, frames, vocabulary, width
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,33 @@ def split(batch, devices):
     return {name: value.reshape(devices, -1, *value.shape[1:]) for name, value in batch.items()}
 
 
+# Each mapping on one to eight devices.
+REPLICAS = [(1, None), (2, None), (4, None), (8, None)]
+BLOCKS = [(1, (1,)), (2, (2,)), (4, (2, 2)), (8, (4, 2)), (8, (2, 2, 2))]
+
+
+def mesh_for(devices, shape):
+    return make_mesh(devices, mapping="pmap" if shape is None else "shard_map", shape=shape)
+
+
+def loss_on(layout):
+    """The toy loss of a device that holds blocks."""
+
+    def loss(blocks, reference, batch):
+        whole = layout.gather(blocks, layout.cuts), layout.gather(reference, layout.cuts)
+        return toy_loss(*whole, batch)
+
+    return loss
+
+
+def map_gradient(mesh, layout):
+    def program(trainable, constants, part):
+        return mean_gradient(loss_on(layout), layout, trainable, constants, part)
+
+    specs = layout.specs
+    return mesh.map(program, in_axes=(specs, specs, 0), out_axes=(specs, None))
+
+
 @pytest.fixture(scope="module")
 def reference_gradient(params, batch):
     """Plain jax.grad of the mean over all counted rollouts, no mapping, no collective."""
@@ -70,8 +99,8 @@ def reference_gradient(params, batch):
     return other, *jax.jit(jax.value_and_grad(mean))(params)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-def test_loss_and_gradients_equal_one_device(devices, params, batch, reference_gradient):
+@pytest.mark.parametrize(("devices", "shape"), REPLICAS + BLOCKS)
+def test_loss_and_gradients_equal_one_device(devices, shape, params, batch, reference_gradient):
     other, loss, gradient = reference_gradient
     parts = split(batch, devices)
     counts = parts["mask"].any(axis=2).sum(axis=1)
@@ -81,13 +110,11 @@ def test_loss_and_gradients_equal_one_device(devices, params, batch, reference_g
     if devices == 8:
         assert len(set(counts.tolist())) > 1
 
-    mesh = make_mesh(devices)
-    program = mesh.map(
-        lambda trainable, constants, part: mean_gradient(toy_loss, trainable, constants, part),
-        in_axes=(None, None, 0),
-        out_axes=None,
+    mesh = mesh_for(devices, shape)
+    layout = make_layout(params, mesh)
+    got, metrics = map_gradient(mesh, layout)(
+        mesh.put(params, layout.specs), mesh.put(other, layout.specs), parts
     )
-    got, metrics = program(mesh.replicate(params), mesh.replicate(other), parts)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, gradient)
     assert np.abs(np.asarray(got["head"])).max() > 1e-3
@@ -96,12 +123,8 @@ def test_loss_and_gradients_equal_one_device(devices, params, batch, reference_g
 def test_metrics_are_global(params, batch, reference_gradient):
     other, _, _ = reference_gradient
     whole = jax.jit(toy_loss)(params, other, batch)
-    program = make_mesh(8).map(
-        lambda trainable, constants, part: mean_gradient(toy_loss, trainable, constants, part)[1],
-        in_axes=(None, None, 0),
-        out_axes=None,
-    )
-    got = program(params, other, split(batch, 8))
+    mesh = mesh_for(8, None)
+    _, got = map_gradient(mesh, make_layout(params, mesh))(params, other, split(batch, 8))
     for name in ("kl", "entropy", "pg_clipfrac", "is_ratio/mean"):
         total, count = whole.metrics[name]
         np.testing.assert_allclose(got[name], total / count, rtol=1e-5, err_msg=name)
@@ -109,34 +132,74 @@ def test_metrics_are_global(params, batch, reference_gradient):
         np.testing.assert_allclose(got[name], whole.extremes[name], rtol=1e-5, err_msg=name)
 
 
-def run_updates(devices, params, batch, other, updates=4):
-    mesh = make_mesh(devices)
-    optimizer, _ = make_optimizer(OptimizerConfig(learning_rate=1e-2), updates)
+def run_updates(devices, shape, params, batch, other, updates=4, **options):
+    mesh = mesh_for(devices, shape)
+    layout = make_layout(params, mesh)
+    settings = OptimizerConfig(learning_rate=1e-2, **options)
+    optimizer, _ = make_optimizer(settings, updates)
+    states = state_specs(layout, params, optimizer)
+    rounder = make_rounder(layout, jnp.float32, "nearest", 0)
     update = mesh.map(
-        make_update(toy_loss, optimizer), in_axes=(None, None, 0), out_axes=None, donate=(0,)
+        make_update(loss_on(layout), optimizer, layout, rounder, settings.clip_norm),
+        in_axes=(states, layout.specs, 0),
+        out_axes=(states, None),
+        donate=(0,),
     )
-    state = mesh.jit(lambda tree: init_train_state(tree, optimizer))(mesh.replicate(params))
+    state = mesh.jit(lambda tree: init_train_state(tree, optimizer), states)(
+        mesh.put(params, layout.specs)
+    )
     metrics = {}
     for _ in range(updates):
-        state, metrics = update(state, mesh.replicate(other), split(batch, devices))
+        before = state
+        state, metrics = update(state, mesh.put(other, layout.specs), split(batch, devices))
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.trainable))
     return state, metrics
 
 
-def test_updates_on_eight_devices_follow_one_device(params, batch, reference_gradient):
+@pytest.mark.parametrize(("devices", "shape"), [(8, None), (8, (4, 2)), (8, (2, 2, 2))])
+def test_updates_follow_one_device(devices, shape, params, batch, reference_gradient):
     other, _, _ = reference_gradient
-    one, _ = run_updates(1, params, batch, other)
-    eight, metrics = run_updates(8, params, batch, other)
-    assert int(eight.step) == 4 and float(metrics["grad_norm"]) > 0
+    options = {"clip_norm": 1e-2}  # active: the norm is that of the whole gradient
+    one, _ = run_updates(1, None, params, batch, other, **options)
+    many, metrics = run_updates(devices, shape, params, batch, other, **options)
+    assert int(many.step) == 4 and float(metrics["grad_norm"]) > 1e-2
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), eight.trainable, one.trainable
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), many.trainable, one.trainable
     )
     moved = np.abs(np.asarray(one.trainable["head"]) - np.asarray(params["head"]))
     assert moved.max() > 1e-3
+    if shape is not None:  # master and moments lie in blocks
+        head = {"head": many.trainable["head"], "mu": many.opt_state[0].mu["head"]}
+        for leaf in head.values():
+            assert leaf.addressable_shards[0].data.size == leaf.size // devices
+
+
+def test_an_update_without_a_finite_gradient_changes_nothing(params, batch, reference_gradient):
+    other, _, _ = reference_gradient
+    broken = {**batch, "old_logprob": np.full((N, T), np.nan, np.float32)}
+    state, metrics = run_updates(4, (2, 2), params, broken, other, updates=2)
+    assert float(metrics["update/skipped"]) == 1 and int(state.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, state.trainable, params)
+    for leaf in jax.tree.leaves(state.opt_state):
+        assert not np.asarray(leaf).any()
+    _, metrics = run_updates(4, (2, 2), params, batch, other, updates=1)
+    assert float(metrics["update/skipped"]) == 0
+
+
+def test_moments_in_bf16_take_half_the_memory_and_train_alike(params, batch, reference_gradient):
+    other, _, _ = reference_gradient
+    full, _ = run_updates(1, None, params, batch, other)
+    half, _ = run_updates(1, None, params, batch, other, moments="bfloat16")
+    moments = jax.tree.leaves((half.opt_state[0].mu, half.opt_state[0].nu))
+    assert {leaf.dtype for leaf in moments} == {jnp.dtype(jnp.bfloat16)}
+    moved = np.asarray(full.trainable["head"]) - np.asarray(params["head"])
+    also = np.asarray(half.trainable["head"]) - np.asarray(params["head"])
+    np.testing.assert_allclose(also, moved, atol=0.02 * np.abs(moved).max())
 
 
 def test_the_base_model_survives_donation(params, batch, reference_gradient):
     other, _, _ = reference_gradient
-    run_updates(2, params, batch, other, updates=1)
+    run_updates(2, None, params, batch, other, updates=1)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, other)))
 
 
@@ -147,14 +210,11 @@ def test_master_weights_are_float32(params):
     assert {leaf.dtype for leaf in jax.tree.leaves(state.trainable)} == {jnp.dtype("float32")}
 
 
-def test_gradient_is_clipped_and_norms_do_not_decay():
-    config = OptimizerConfig(learning_rate=1.0, clip_norm=1e-30, weight_decay=0.1)
-    optimizer, _ = make_optimizer(config, 10)
+def test_norms_do_not_decay():
+    optimizer, _ = make_optimizer(OptimizerConfig(learning_rate=1.0, weight_decay=0.1), 10)
     params = {"head": jnp.ones(2), "out_norm": {"scale": jnp.ones(2)}}
-    state = optimizer.init(params)
-    gradient = jax.tree.map(lambda leaf: 1e3 * leaf, params)
-    updates, _ = optimizer.update(gradient, state, params)
-    # What is left of a gradient clipped to nothing is the decay alone.
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
     expected = {"head": np.full(2, -0.1), "out_norm": {"scale": np.zeros(2)}}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), updates, expected)
 
