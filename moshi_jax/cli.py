@@ -22,6 +22,10 @@ VERBS = {
     "train": ("GRPO post-training", "grpo.__main__:main"),
     "score": ("rewards of stored dialogues", "moshi_jax.score:main"),
     "bench": ("what a frame costs, measured or compiled", "bench.__main__:main"),
+    "export": (
+        "the frame step as a file that jax and numpy alone can run",
+        "moshi_jax.export:main",
+    ),
     "verify": ("recorded reference cases on this device", "moshi_jax.verify:main"),
 }
 
