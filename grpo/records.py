@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import msgpack
 import numpy as np
 from jaxtyping import Float32, Int16
 
+from grpo.corpora import Word
 from grpo.segments import FRAME_SAMPLES, SAMPLE_RATE, Segment
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST, SUMMARY, CONFIG = "manifest.jsonl", "summary.json", "config.json"
-
-_SHARD_RECORDS = 500  # about 1 GB
+SHARD_RECORDS = 500  # about 1 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,9 @@ class SegmentRecord:
             last frame outlasts the recording.
         n_context_samples: how much of `user` lies before the segment, whole frames.
         agent: int16 of the same length, what the real partner said, if it was asked for.
+        user_words: what the user says in context and segment, seconds of the recording; None where
+            the corpus does not tell.
+        agent_words: the same of the real partner.
     """
 
     id: str
@@ -40,6 +43,8 @@ class SegmentRecord:
     user: np.ndarray
     n_context_samples: int
     agent: np.ndarray | None = None
+    user_words: tuple[Word, ...] | None = None
+    agent_words: tuple[Word, ...] | None = None
 
     def to_bytes(self) -> bytes:
         """Msgpack; the audio is little-endian int16."""
@@ -52,6 +57,8 @@ class SegmentRecord:
                 "n_context_samples": self.n_context_samples,
                 "user": self.user.astype("<i2").tobytes(),
                 "agent": None if self.agent is None else self.agent.astype("<i2").tobytes(),
+                "user_words": self.user_words,
+                "agent_words": self.agent_words,
             }
         )
         assert packed is not None  # only a packer that collects gives None
@@ -70,7 +77,7 @@ class SegmentRecord:
                 f"segment record: got schema {values['schema']}, expected {SCHEMA}; extract the"
                 " segments again with this version"
             )
-        segment = Segment(**{f.name: values[f.name] for f in dataclasses.fields(Segment)})
+        segment = _segment(values)
         user = np.frombuffer(values["user"], "<i2")
         expected = values["n_context_samples"] + segment.num_frames * FRAME_SAMPLES
         if len(user) != expected:
@@ -85,33 +92,21 @@ class SegmentRecord:
             user=user,
             n_context_samples=values["n_context_samples"],
             agent=None if agent is None else np.frombuffer(agent, "<i2"),
+            user_words=_words(values["user_words"]),
+            agent_words=_words(values["agent_words"]),
         )
 
 
-def cut_record(
-    id: str,
-    segment: Segment,
-    pcm: Float32[np.ndarray, "2 S"],
-    *,
-    max_context_s: float,
-    with_agent: bool,
-) -> SegmentRecord:
-    """Cuts a segment on the frame grid, and the audio before it, out of a recording at 24 kHz."""
-    start = segment.start_frame * FRAME_SAMPLES
-    end = start + segment.num_frames * FRAME_SAMPLES
-    context = min(start, int(max_context_s * SAMPLE_RATE) // FRAME_SAMPLES * FRAME_SAMPLES)
+def _segment(values: Mapping[str, Any]) -> Segment:
+    """Out of msgpack and JSON intervals come as lists."""
+    fields = {field.name: values[field.name] for field in dataclasses.fields(Segment)}
+    for name in ("user_ipus", "agent_ipus"):
+        fields[name] = tuple((start, end) for start, end in fields[name])
+    return Segment(**fields)
 
-    def cut(channel: int) -> Int16[np.ndarray, " N"]:
-        audio = to_int16(pcm[channel, start - context : end])
-        return np.pad(audio, (0, context + end - start - len(audio)))
 
-    return SegmentRecord(
-        id=id,
-        segment=segment,
-        user=cut(segment.x_channel),
-        n_context_samples=context,
-        agent=cut(1 - segment.x_channel) if with_agent else None,
-    )
+def _words(values: Sequence[Sequence[Any]] | None) -> tuple[Word, ...] | None:
+    return None if values is None else tuple(Word(*word) for word in values)
 
 
 def to_int16(pcm: Float32[np.ndarray, ...]) -> Int16[np.ndarray, ...]:
@@ -134,18 +129,35 @@ class ManifestEntry:
     n_context_samples: int
     shard: str  # file name
     row: int  # position in the shard
+    corpus: str = "stereo"
+    user_speaker: str | None = None
+    agent_speaker: str | None = None
+    user_lufs: float | None = None  # loudness of the user's channel in the whole recording
+    agent_lufs: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a line of JSON."""
         values = dataclasses.asdict(self)
-        return {**values.pop("segment"), **values}
+        segment = values.pop("segment")
+        for name in ("user_ipus", "agent_ipus"):
+            segment[name] = [list(interval) for interval in segment[name]]
+        return {**segment, **values}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ManifestEntry:
         """Reads `to_dict`."""
         names = [field.name for field in dataclasses.fields(Segment)]
         rest = {name: value for name, value in values.items() if name not in names}
-        return cls(segment=Segment(**{name: values[name] for name in names}), **rest)
+        return cls(segment=_segment(values), **rest)
+
+
+def open_shard(path: Path) -> Any:
+    """An ArrayRecord file to `write` bytes to; `close` it."""
+    # Imported here: no other command writes records.
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    # A record a group: training reads single records in random order.
+    return ArrayRecordWriter(str(path), "group_size:1")
 
 
 class ShardWriter:
@@ -158,17 +170,13 @@ class ShardWriter:
 
     def add(self, record: SegmentRecord, split: str) -> ManifestEntry:
         """Appends a record and says where it went."""
-        # Imported here: no other command writes records.
-        from array_record.python.array_record_module import ArrayRecordWriter
-
         kind = (record.segment.axis, split)
-        number, row = divmod(self._counts[kind], _SHARD_RECORDS)
+        number, row = divmod(self._counts[kind], SHARD_RECORDS)
         shard = f"{record.segment.axis}-{split}-{number:05d}.array_record"
         if row == 0:
             if kind in self._open:
                 self._open[kind].close()
-            # A record a group: training reads single records in random order.
-            self._open[kind] = ArrayRecordWriter(str(self._folder / shard), "group_size:1")
+            self._open[kind] = open_shard(self._folder / shard)
         self._open[kind].write(record.to_bytes())
         self._counts[kind] += 1
         return ManifestEntry(

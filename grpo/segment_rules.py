@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from grpo.segments import AXES, Segment, SegmentConfig, snap_to_grid, trim
@@ -46,7 +47,7 @@ def extract_segments(
     config: SegmentConfig,
     axes: Sequence[str] = AXES,
 ) -> tuple[list[Segment], Counter[str]]:
-    """All segments of a recording under both assignments, cut to length, on the 80 ms grid.
+    """All segments of a recording, both speakers in turn the user, cut to length, on the grid.
 
     Args:
         ipus: speech intervals of channels 0 and 1, seconds in the recording.
@@ -60,7 +61,7 @@ def extract_segments(
     """
     segments, rejects = [], Counter[str]()
     for axis in axes:
-        for x_channel in (0, 1):
+        for x_channel in config.x_channels:
             found, why_not = find_segments(
                 ipus[x_channel],
                 ipus[1 - x_channel],
@@ -144,7 +145,14 @@ def _pause(speech: _Speech, config: SegmentConfig) -> _Candidates:
 
 def _turn(speech: _Speech, config: SegmentConfig) -> _Candidates:
     """A long user utterance, then, almost at once, a long one of the agent."""
-    for turn, answer in zip(speech.merged, speech.merged[1:], strict=False):
+    merged = speech.merged
+    if config.ignore_backchannels:
+        merged = [
+            u
+            for u in merged
+            if u.channel == speech.user_channel or longer(u.interval, config.max_backchannel_s)
+        ]
+    for turn, answer in pairwise(merged):
         if turn.channel != speech.user_channel or answer.channel == speech.user_channel:
             continue
         gap_s = answer.start_s - turn.end_s
@@ -168,14 +176,14 @@ def _backchannel(speech: _Speech, config: SegmentConfig) -> _Candidates:
         during = [reply for reply in replies if clip([reply], *turn.interval)]
         if _short(turn, config.tau_backchannel_s):
             yield "shorter than tau_backchannel_s"
-        elif not during:
+        elif not during and config.backchannel_required:
             yield "no backchannel"
         elif any(longer(reply, config.max_backchannel_s) for reply in during):
             yield "the agent says more than max_backchannel_s"
-        elif not all(_inside(reply, turn.interval) for reply in during):
+        elif config.backchannel_inside and not all(_inside(r, turn.interval) for r in during):
             yield "a backchannel reaches out of the utterance"
         else:
-            yield turn.interval, {"backchannels": during}
+            yield turn.interval, {"backchannels": clip(during, *turn.interval)}
 
 
 def _interruption(speech: _Speech, config: SegmentConfig) -> _Candidates:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rewards.intervals import MIN_PAUSE_S, TOLERANCE_S, UTTERANCE_GAP_S
+from rewards.intervals import MIN_PAUSE_S, TOLERANCE_S, UTTERANCE_GAP_S, Interval
 
 AXES = ("pause", "turn", "backchannel", "interruption")
 SAMPLE_RATE, FRAME_SAMPLES = 24_000, 1_920  # of Mimi, hence of every token stream
@@ -24,27 +24,39 @@ _TURN_BEFORE, _INTERRUPTION_BEFORE, _AFTER = 2 / 3, 2 / 5, 1 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig:
-    """Thresholds of the rules, in seconds; `tau_*` is the shortest utterance an axis accepts."""
+    """Thresholds of the rules, in seconds; `tau_*` is the shortest utterance an axis accepts.
+
+    Where the paper (arXiv 2606.11167, section 3.1) is silent, its literal reading is
+    `min_pause_s=0`, `turn_gap_min_s=None`, `max_segment_s=None`.
+    """
 
     tau_pause_s: float = 4.0
     tau_turn_s: float = 5.0
     tau_backchannel_s: float = 5.0
     tau_interruption_s: float = 3.0
     max_gap_s: float = UTTERANCE_GAP_S  # a strictly longer silence ends an utterance
-    min_pause_s: float = MIN_PAUSE_S  # a shorter silence inside an utterance is articulation
+    min_pause_s: float = MIN_PAUSE_S  # a shorter silence is articulation; 0: any the detector sees
     turn_gap_s: float = 0.4  # the longest silence between the user's turn and the answer
     turn_gap_min_s: float | None = -0.4  # the largest overlap; None: any, as the paper's text
+    ignore_backchannels: bool = False  # short words of the agent do not part a turn and its answer
     max_backchannel_s: float = 1.0
+    backchannel_required: bool = True  # False: also where the agent listens without a word
+    backchannel_inside: bool = True  # False: one may reach out of the utterance, and is cut
     max_segment_s: float | None = 30.0  # longer windows are cut; None keeps them
+    x_channels: tuple[int, ...] = (0, 1)  # which channels play the user: both in turn
 
     def __post_init__(self) -> None:
         positive = {
             name: getattr(self, name)
-            for name in ("max_gap_s", "min_pause_s", "max_backchannel_s", "max_segment_s")
+            for name in ("max_gap_s", "max_backchannel_s", "max_segment_s")
         }
         for name, value in positive.items():
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: got {value}, expected a positive number of seconds")
+        if not (math.isfinite(self.min_pause_s) and self.min_pause_s >= 0):
+            raise ValueError(f"min_pause_s: got {self.min_pause_s}, expected 0 or more seconds")
+        if self.x_channels not in ((0,), (1,), (0, 1)):
+            raise ValueError(f"x_channels: got {self.x_channels}, expected (0,), (1,) or (0, 1)")
         for axis in AXES:
             if not (math.isfinite(self.tau_s(axis)) and self.tau_s(axis) >= 0):
                 raise ValueError(
@@ -73,6 +85,9 @@ class Segment:
         end_s: end in the recording.
         labels: seconds in the recording; `pauses` (list of intervals), `user_turn_end_s`,
             `backchannels` (list of intervals) or `interruption` (an interval), by axis.
+        user_ipus: speech of the user that touches the window or its context, seconds in the
+            recording.
+        agent_ipus: the same of the real partner.
     """
 
     axis: str
@@ -81,6 +96,8 @@ class Segment:
     start_s: float
     end_s: float
     labels: Mapping[str, Any]
+    user_ipus: tuple[Interval, ...] = ()
+    agent_ipus: tuple[Interval, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -125,9 +142,11 @@ def trim(segment: Segment, config: SegmentConfig) -> Segment | None:
         ((name, events),) = segment.labels.items()
         start_s = segment.end_s - limit_s
         start_s = max([start_s, *(end for start, end in events if start < start_s < end)])
-        events = [event for event in events if event[0] >= start_s - TOLERANCE_S]
-        cut = replace(segment, start_s=start_s, labels={name: events})
-        kept = bool(events) and cut.duration_s >= config.tau_s(segment.axis) - TOLERANCE_S
+        left = [event for event in events if event[0] >= start_s - TOLERANCE_S]
+        cut = replace(segment, start_s=start_s, labels={name: left})
+        kept = (bool(left) or not events) and cut.duration_s >= config.tau_s(
+            segment.axis
+        ) - TOLERANCE_S
         return cut if kept else None
     if segment.axis == "turn":
         turn_start_s = turn_end_s = segment.labels["user_turn_end_s"]

@@ -20,24 +20,35 @@ from grpo.records import ManifestEntry, read_manifest
 from grpo.segments import AXES
 from layers_jax.command import run_command
 
+_MOST_BAD = 10  # lines on bad files that are printed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extract:
     """Find the segments of two-channel recordings and store them for `moshi-jax train`.
 
-    Needs one speaker on each channel. Both speakers play the user in turn.
+    Needs one speaker on each channel. Both speakers play the user in turn. A run that was stopped
+    goes on when it is started again.
     """
 
     source: Annotated[Positional[Path], arg(metavar="SRC")]
-    """A recording, or a folder of them (searched with its subfolders)."""
+    """A recording, or a folder of them (searched with its subfolders), or a corpus."""
     destination: Annotated[Positional[Path], arg(metavar="DST")]
     """New folder: ArrayRecord shards, manifest.jsonl, summary.json, config.json."""
+    workers: int = 0
+    """Processes that read; 0: as many as there are cores and work for."""
     config: Annotated[ExtractConfig, arg(name="")] = field(default_factory=ExtractConfig)
 
     def run(self) -> int:
         """Extracts and prints the summary."""
         with _progress() as progress:
-            summary = extract(self.source, self.destination, self.config, progress=progress)
+            summary = extract(
+                self.source,
+                self.destination,
+                self.config,
+                workers=self.workers,
+                progress=progress,
+            )
         print(summary_text(summary))
         print(f"wrote {self.destination}")
         return 0
@@ -121,8 +132,13 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     if summary["rejects"]:
         rejected = [(str(count), reason) for reason, count in summary["rejects"].items()]
         lines += ["not taken:", *_align(rejected, right=(0,))]
-    for bad in summary["bad_files"]:
-        lines.append(f"skipped {bad['file']}: {bad['reason']}")
+    if summary["left_out"]:
+        lines.append(f"{summary['left_out']} recording(s) left out: a speaker is in val")
+    for what, word in (("bad_files", "skipped"), ("bad_transcripts", "without transcript")):
+        bad = summary[what]
+        lines += [f"{word} {item['file']}: {item['reason']}" for item in bad[:_MOST_BAD]]
+        if len(bad) > _MOST_BAD:
+            lines.append(f"{word}: {len(bad) - _MOST_BAD} more, all in summary.json")
     return "\n".join(lines)
 
 
@@ -157,7 +173,8 @@ def _progress() -> Iterator[Progress]:
 
 def _line(what: str, done: int, total: int) -> None:
     if done * 10 // total > (done - 1) * 10 // total:
-        print(f"{what}: {done} of {total} recording(s)", file=sys.stderr, flush=True)
+        unit = "recording(s)" if what == "listening" else "shard(s)"
+        print(f"{what}: {done} of {total} {unit}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 
 from layers_jax.files import atomic_path
 
-__all__ = ["check_target", "read_audio", "resample", "write_audio"]
+__all__ = ["check_target", "import_audio_extra", "read_audio", "resample", "write_audio"]
 
 # What recorders and telephones really use, with an octave of room at both ends; a header outside
 # is damaged, and resampling from it would turn seconds into hours or into nothing.
@@ -44,7 +44,7 @@ def read_audio(
             header, or another number of channels than asked for.
         ImportError: the extra `audio` is not installed.
     """
-    soundfile = _import_audio_extra("soundfile")
+    soundfile = import_audio_extra("soundfile")
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"cannot read {path}: got no file there, expected an audio file; check the path"
@@ -92,7 +92,7 @@ def write_audio(
             sample rate.
         ImportError: the extra `audio` is not installed.
     """
-    soundfile = _import_audio_extra("soundfile")
+    soundfile = import_audio_extra("soundfile")
     check_target(path)
     samples = np.atleast_2d(np.asarray(pcm))
     if samples.ndim != 2 or samples.shape[0] > _MOST_CHANNELS:
@@ -156,7 +156,7 @@ def resample(
         )
     if source_rate == target_rate:
         return pcm
-    soxr = _import_audio_extra("soxr")
+    soxr = import_audio_extra("soxr")
     # Silence after the end lets soxr compute every sample of the result, also where it would
     # itself round the length down.
     padding = 1 + -(-source_rate // target_rate)
@@ -186,7 +186,8 @@ def _check_samples(what: str, pcm: np.ndarray) -> None:
         )
 
 
-def _import_audio_extra(name: str) -> ModuleType:
+def import_audio_extra(name: str) -> ModuleType:
+    """Imports a package of the extra `audio`, or says how to install it (ImportError)."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,13 +1,15 @@
 """Segment records: bytes there and back, cuts on the frame grid, manifest lines."""
 
+import dataclasses
+
 import msgpack
 import numpy as np
 import pytest
 
+from grpo.corpora import Word
 from grpo.records import (
     ManifestEntry,
     SegmentRecord,
-    cut_record,
     read_manifest,
     to_float32,
     to_int16,
@@ -29,20 +31,18 @@ def segment(first=100, frames=50, x_channel=0):
     )
 
 
-def recording(seconds):
+def make_record(with_agent=False, **fields):
+    context = 2 * RATE
+    samples = context + segment().num_frames * FRAME_SAMPLES
     rng = np.random.default_rng(0)
-    return rng.uniform(-1, 1, (2, round(seconds * RATE))).astype(np.float32)
-
-
-def cut(pcm, *, window=None, max_context_s=30.0, with_agent=False):
-    return cut_record(
-        "name", window or segment(), pcm, max_context_s=max_context_s, with_agent=with_agent
-    )
+    user, agent = rng.integers(-(2**15), 2**15, (2, samples)).astype(np.int16)
+    fields = {"id": "name", "segment": segment(), "n_context_samples": context} | fields
+    return SegmentRecord(user=user, agent=agent if with_agent else None, **fields)
 
 
 def test_bytes_there_and_back():
     for with_agent in (False, True):
-        record = cut(recording(20), with_agent=with_agent)
+        record = make_record(with_agent)
         again = SegmentRecord.from_bytes(record.to_bytes())
         assert (again.id, again.segment) == (record.id, record.segment)
         assert again.n_context_samples == record.n_context_samples
@@ -53,32 +53,15 @@ def test_bytes_there_and_back():
             assert again.agent is None
 
 
-def test_the_window_and_what_came_before_it():
-    pcm = recording(20)
-    for x_channel in (0, 1):
-        record = cut(pcm, window=segment(x_channel=x_channel), max_context_s=2.0, with_agent=True)
-        start, end = 100 * FRAME_SAMPLES, 150 * FRAME_SAMPLES
-        assert record.n_context_samples == 2 * RATE
-        np.testing.assert_array_equal(record.user, to_int16(pcm[x_channel, start - 48_000 : end]))
-        np.testing.assert_array_equal(
-            record.agent, to_int16(pcm[1 - x_channel, start - 48_000 : end])
-        )
-
-
-def test_context_is_whole_frames_and_ends_where_the_recording_begins():
-    pcm = recording(20)
-    assert cut(pcm, max_context_s=1.0).n_context_samples == 12 * FRAME_SAMPLES
-    assert cut(pcm, max_context_s=0.0).n_context_samples == 0
-    assert cut(pcm, max_context_s=30.0).n_context_samples == 100 * FRAME_SAMPLES
-
-
-def test_a_last_frame_that_outlasts_the_recording_is_filled_with_silence():
-    pcm = recording(11.99)
-    record = cut(pcm, max_context_s=0.0)
-    assert len(record.user) == 50 * FRAME_SAMPLES
-    inside = pcm.shape[1] - 100 * FRAME_SAMPLES
-    np.testing.assert_array_equal(record.user[:inside], to_int16(pcm[0, 100 * FRAME_SAMPLES :]))
-    assert not record.user[inside:].any()
+def test_words_and_ipus_there_and_back():
+    window = dataclasses.replace(segment(), user_ipus=((7.5, 9.0),), agent_ipus=((9.9, 12.0),))
+    words = (Word("été", 7.5, 8.0), Word("call", 8.1, 9.0))
+    record = make_record(segment=window, user_words=words, agent_words=())
+    again = SegmentRecord.from_bytes(record.to_bytes())
+    assert again.segment == window
+    assert again.user_words == words
+    assert again.agent_words == ()
+    assert SegmentRecord.from_bytes(make_record().to_bytes()).user_words is None
 
 
 def test_sixteen_bits():
@@ -89,10 +72,10 @@ def test_sixteen_bits():
 
 
 def test_records_of_another_format_are_refused():
-    values = msgpack.unpackb(cut(recording(20)).to_bytes())
-    with pytest.raises(ValueError, match=r"got schema 2, expected 1; extract the segments again"):
-        SegmentRecord.from_bytes(msgpack.packb(values | {"schema": 2}))
-    with pytest.raises(ValueError, match=r"got 3 samples of audio, expected 288000"):
+    values = msgpack.unpackb(make_record().to_bytes())
+    with pytest.raises(ValueError, match=r"got schema 1, expected 2; extract the segments again"):
+        SegmentRecord.from_bytes(msgpack.packb(values | {"schema": 1}))
+    with pytest.raises(ValueError, match=r"got 3 samples of audio, expected 144000"):
         SegmentRecord.from_bytes(msgpack.packb(values | {"user": b"123456"}))
 
 
@@ -105,6 +88,9 @@ def test_manifest_lines(tmp_path):
             n_context_samples=row,
             shard="turn-train-00000.array_record",
             row=row,
+            corpus="fisher",
+            user_speaker="1234",
+            user_lufs=-23.5,
         )
         for row in range(3)
     ]

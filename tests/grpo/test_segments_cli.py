@@ -100,7 +100,9 @@ def test_summary_names_everything_that_was_left_out():
             "rejects": {"pause/the agent speaks": 12, "turn/shorter than tau_turn_s": 5},
             "recordings": 7,
             "recording_hours": 1.5,
+            "left_out": 2,
             "bad_files": [{"file": "x.wav", "reason": "empty"}],
+            "bad_transcripts": [{"file": f"{n}", "reason": "JSON"} for n in range(12)],
         }
     )
     assert text.splitlines() == [
@@ -111,7 +113,10 @@ def test_summary_names_everything_that_was_left_out():
         "not taken:",
         "12  pause/the agent speaks",
         " 5  turn/shorter than tau_turn_s",
+        "2 recording(s) left out: a speaker is in val",
         "skipped x.wav: empty",
+        *(f"without transcript {n}: JSON" for n in range(10)),
+        "without transcript: 2 more, all in summary.json",
     ]
 
 

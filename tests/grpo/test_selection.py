@@ -1,5 +1,6 @@
 """Caps and splits: seeded, by conversation, and unmoved by other recordings."""
 
+import numpy as np
 import pytest
 
 from grpo.segments import Segment
@@ -59,13 +60,47 @@ def test_the_draw_reaches_every_segment():
 @pytest.mark.parametrize(("count", "held_out"), [(1, 0), (2, 0), (20, 1), (100, 5)])
 def test_the_split_holds_out_a_part_of_the_conversations(count, held_out):
     names = [f"c{i}" for i in range(count)]
-    splits = split_conversations(names, SelectionConfig())
+    splits = split_conversations(dict.fromkeys(names, (None, None)), SelectionConfig())
     assert list(splits) == names
     assert list(splits.values()).count("val") == held_out
 
 
 def test_a_single_conversation_is_for_training_whatever_the_fraction():
-    assert split_conversations(["a"], SelectionConfig(val_fraction=0.9)) == {"a": "train"}
+    alone = {"a": (None, None)}
+    assert split_conversations(alone, SelectionConfig(val_fraction=0.9)) == {"a": "train"}
+
+
+def test_no_speaker_is_on_both_sides_of_the_split():
+    """200 conversations of 30 people, each pair up to several times."""
+    rng = np.random.default_rng(0)
+    speakers = {f"c{i}": tuple(map(str, rng.choice(30, 2, replace=False))) for i in range(200)}
+    splits = split_conversations(speakers, SelectionConfig(val_fraction=0.05))
+
+    def who(split):
+        return {name for c, found in splits.items() if found == split for name in speakers[c]}
+
+    assert 1 <= list(splits.values()).count("val") <= 10
+    assert who("val").isdisjoint(who("train"))
+    for conversation, split in splits.items():
+        if split == "left out":
+            assert who("val") & set(speakers[conversation])
+    shared = split_conversations(speakers, SelectionConfig(disjoint_speakers=False))
+    assert set(shared.values()) == {"train", "val"}
+    assert list(shared.values()).count("val") == 10
+
+
+def test_conversations_of_one_pair_stay_together():
+    speakers = {f"{pair}{i}": (f"{pair}x", f"{pair}y") for pair in "abcdefghij" for i in range(4)}
+    splits = split_conversations(speakers, SelectionConfig(val_fraction=0.1))
+    held_out = [name for name, split in splits.items() if split == "val"]
+    assert len(held_out) == 4
+    assert len({name[0] for name in held_out}) == 1
+    assert "left out" not in splits.values()
+
+
+def test_no_cap_keeps_all_of_a_conversation():
+    config = SelectionConfig(max_per_conversation=None)
+    assert len(select({"a": segments("a", 20)}, ["pause"], config)) == 20
 
 
 @pytest.mark.parametrize(
