@@ -3,6 +3,7 @@
 Source: `RingKVCache` in moshi/modules/transformer.py, and in NVIDIA's fork of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
+
+from layers_jax.precision import on_rows
+
+# A TPU's matrix unit wants rows; a GPU would transpose the cache to give them to its own.
+QUERY_ROWS = {"tpu": 8}
 
 RingRule = Literal["kyutai", "personaplex"]
 UNWRITTEN = -1
@@ -97,13 +103,21 @@ def attend(
 
     A row that sees nothing (it is masked, its output unused) stays finite.
     """
-    scores = jnp.einsum(
-        "btnrh,bnch->bnrtc", queries, keys, precision=matmul, preferred_element_type=jnp.float32
-    )
-    scores = scores * queries.shape[-1] ** -0.5
-    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    batch, length, heads, repeat, width = queries.shape
+
+    def product(equation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return lambda rows, cache: jnp.einsum(
+            equation, rows, cache, precision=matmul, preferred_element_type=jnp.float32
+        )
+
+    # The rows of these products are the T * R queries of a head.
+    rows = queries.transpose(1, 3, 0, 2, 4).reshape(-1, batch, heads, width)
+    scores = on_rows(QUERY_ROWS, product("mbnh,bnch->mbnc"), rows, keys) * width**-0.5
+    scores = scores.reshape(length, repeat, *scores.shape[1:])
+    scores = jnp.where(seen.swapaxes(0, 1)[:, None, :, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    out = jnp.einsum(
-        "bnrtc,bnch->btnrh", weights, values, precision=matmul, preferred_element_type=jnp.float32
+    out = on_rows(
+        QUERY_ROWS, product("mbnc,bnch->mbnh"), weights.reshape(-1, *weights.shape[2:]), values
     )
+    out = out.reshape(length, repeat, batch, heads, width).transpose(2, 0, 3, 1, 4)
     return out.astype(queries.dtype)

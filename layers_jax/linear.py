@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Int8
 
 from layers_jax.lora import LoraConfig, scaled
 from layers_jax.precision import Precision
@@ -17,10 +17,19 @@ def normal_init(
     return nnx.Param(values.astype(precision.params))
 
 
+def quantize(kernel: Float[Array, "D ..."]) -> tuple[Int8[Array, "D ..."], Float[Array, "..."]]:
+    """A matrix as int8 and the f32 scale of each output channel [*E]; rounds to nearest."""
+    wide = kernel.astype(jnp.float32)
+    scale = jnp.max(jnp.abs(wide), axis=0) / 127
+    whole = jnp.round(wide / jnp.where(scale == 0, 1, scale))
+    return whole.astype(jnp.int8), scale
+
+
 class Linear(nnx.Module):
     """`y = x @ kernel`, no bias; kernel [D, *E], where a fused projection has several axes E.
 
     Every matrix of a model is one of these: what can stand beside a kernel is written here once.
+    With `precision.int8` the kernel is int8 and each output channel has an f32 scale [*E].
     With `lora` there is an adapter, lora_a [D, R] and lora_b [R, *E], that starts as nothing.
     """
 
@@ -34,7 +43,12 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shape = (features,) if isinstance(features, int) else features
-        self.kernel = normal_init(rngs, (in_dim, *shape), precision, fan_in=in_dim)
+        kernel = normal_init(rngs, (in_dim, *shape), precision, fan_in=in_dim)
+        if precision.int8:
+            values, scale = quantize(kernel[...])
+            self.kernel, self.scale = nnx.Param(values), nnx.Param(scale)
+        else:
+            self.kernel, self.scale = kernel, None
         if lora is None:
             self.lora_a = self.lora_b = None
         else:  # as moshi-finetune starts: A from Kaiming's uniform with a = sqrt(5), B zero
@@ -46,7 +60,8 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "..."]:
         """`x[..., D]` -> `[..., *E]` in the compute format."""
-        y = self.precision.dot(x, self.kernel[...])
+        scale = None if self.scale is None else self.scale[...]
+        y = self.precision.dot(x, self.kernel[...], scale)
         if self.lora is None:
             return y
         assert self.lora_a is not None and self.lora_b is not None

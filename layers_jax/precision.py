@@ -1,11 +1,16 @@
 """Which number format each part of a model uses: an argument, never a global."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+
+# With fewer rows a TPU multiplies on its vector unit and first widens the whole matrix in memory, a
+# GPU writes a single row's products out before it adds them up. A CPU is fastest without padding.
+MATRIX_ROWS = {"tpu": 8, "cuda": 2}
 
 MatmulPrecision = Literal["default", "high", "highest"]
 
@@ -20,6 +25,7 @@ class Precision:
       norm: format in which norm statistics are taken.
       logits: format in which logits are returned.
       cache: format of keys and values.
+      int8: matrices are held as int8 with an f32 scale an output channel, whatever `params` says.
       matmul: passes a TPU spends on an f32 product; "default" there means one bf16 pass, which
         flips codec codes and greedy tokens, so the f32 preset asks for "highest".
     """
@@ -29,6 +35,7 @@ class Precision:
     norm: DTypeLike = jnp.float32
     logits: DTypeLike = jnp.float32
     cache: DTypeLike = jnp.float32
+    int8: bool = False
     matmul: MatmulPrecision = "highest"
 
     @classmethod
@@ -42,17 +49,64 @@ class Precision:
         bf16 = jnp.bfloat16
         return cls(params=bf16, compute=bf16, cache=bf16, matmul="default")
 
-    def dot(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    @classmethod
+    def int8_weights(cls) -> "Precision":
+        """As `bf16`, with matrices in int8: half the bytes a frame must read."""
+        return replace(cls.bf16(), int8=True)
+
+    def dot(self, x: jax.Array, kernel: jax.Array, scale: jax.Array | None = None) -> jax.Array:
         """`x[..., D] @ kernel[D, ...]` accumulated in f32, returned in the compute format.
 
-        Trailing kernel axes are flattened for the product: a fused projection is one matmul, and
-        without the explicit f32 accumulation XLA may pick a layout that copies the weights.
+        The kernel is not flattened to a matrix first: with several output axes that would be a
+        copy of it on a TPU. Nor is the f32 accumulation left to XLA, which would choose another
+        layout for the weights and copy them too.
+
+        Args:
+          x: activations.
+          kernel: a matrix; integers are exact in the compute format and widened inside the product.
+          scale: of each output channel [...], applied to the f32 sums.
         """
-        flat = kernel.reshape(kernel.shape[0], -1).astype(self.compute)
-        product = jnp.matmul(
-            x.astype(self.compute),
-            flat,
-            precision=self.matmul,
-            preferred_element_type=jnp.float32,
-        )
-        return product.astype(self.compute).reshape(*x.shape[:-1], *kernel.shape[1:])
+
+        def product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.tensordot(
+                rows,
+                kernel.astype(self.compute),
+                axes=1,
+                precision=self.matmul,
+                preferred_element_type=jnp.float32,
+            )
+
+        rows = x.astype(self.compute).reshape(-1, x.shape[-1])
+        sums = on_rows(MATRIX_ROWS, product, rows, kernel)
+        if scale is not None:
+            sums = sums * scale
+        return sums.astype(self.compute).reshape(*x.shape[:-1], *kernel.shape[1:])
+
+
+def on_rows(
+    least: Mapping[str, int],
+    function: Callable[..., jax.Array],
+    rows: jax.Array,
+    *others: jax.Array,
+) -> jax.Array:
+    """`function(rows, *others)` with at least as many rows as the device multiplies well.
+
+    Args:
+      least: rows below which they are padded, by platform.
+      function: gives a row of result for each row [M, ...] it gets, one independent of the other.
+      rows: [M, ...].
+      others: further arguments.
+    """
+    count = rows.shape[0]
+    if count >= max(least.values()):
+        return function(rows, *others)
+
+    def padded_to(size: int) -> Callable[..., jax.Array]:
+        def padded(rows: jax.Array, *others: jax.Array) -> jax.Array:
+            padding = [(0, max(size - count, 0)), *[(0, 0)] * (rows.ndim - 1)]
+            return function(jnp.pad(rows, padding), *others)[:count]
+
+        return padded
+
+    by_platform = {platform: padded_to(size) for platform, size in least.items()}
+    return jax.lax.platform_dependent(rows, *others, **by_platform, default=function)
