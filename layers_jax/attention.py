@@ -110,14 +110,12 @@ def attend(
             equation, rows, cache, precision=matmul, preferred_element_type=jnp.float32
         )
 
-    # The rows of these products are the T * R queries of a head.
-    rows = queries.transpose(1, 3, 0, 2, 4).reshape(-1, batch, heads, width)
-    scores = on_rows(QUERY_ROWS, product("mbnh,bnch->mbnc"), rows, keys) * width**-0.5
-    scores = scores.reshape(length, repeat, *scores.shape[1:])
-    scores = jnp.where(seen.swapaxes(0, 1)[:, None, :, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    out = on_rows(
-        QUERY_ROWS, product("mbnc,bnch->mbnh"), weights.reshape(-1, *weights.shape[2:]), values
-    )
-    out = out.reshape(length, repeat, batch, heads, width).transpose(2, 0, 3, 1, 4)
+    # The rows M of these products are the R * T queries of a key head.
+    rows = queries.transpose(0, 2, 3, 1, 4).reshape(batch, heads, repeat * length, width)
+    scores = on_rows(QUERY_ROWS, product("bnmh,bnch->bnmc"), rows, keys, axis=2)
+    scores = scores.reshape(batch, heads, repeat, length, -1) * width**-0.5
+    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype).reshape(*rows.shape[:3], -1)
+    out = on_rows(QUERY_ROWS, product("bnmc,bnch->bnmh"), weights, values, axis=2)
+    out = out.reshape(batch, heads, repeat, length, width).transpose(0, 3, 1, 2, 4)
     return out.astype(queries.dtype)

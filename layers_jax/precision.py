@@ -88,23 +88,28 @@ def on_rows(
     function: Callable[..., jax.Array],
     rows: jax.Array,
     *others: jax.Array,
+    axis: int = 0,
 ) -> jax.Array:
     """`function(rows, *others)` with at least as many rows as the device multiplies well.
 
     Args:
       least: rows below which they are padded, by platform.
-      function: gives a row of result for each row [M, ...] it gets, one independent of the other.
-      rows: [M, ...].
+      function: gives a row of result for each row it gets, one independent of the other.
+      rows: rows on axis `axis`, where the result has them too.
       others: further arguments.
+      axis: which one.
     """
-    count = rows.shape[0]
+    count = rows.shape[axis]
     if count >= max(least.values()):
         return function(rows, *others)
 
     def padded_to(size: int) -> Callable[..., jax.Array]:
+        padding = [(0, 0)] * rows.ndim
+        padding[axis] = (0, max(size - count, 0))
+
         def padded(rows: jax.Array, *others: jax.Array) -> jax.Array:
-            padding = [(0, max(size - count, 0)), *[(0, 0)] * (rows.ndim - 1)]
-            return function(jnp.pad(rows, padding), *others)[:count]
+            result = function(jnp.pad(rows, padding), *others)
+            return jax.lax.slice_in_dim(result, 0, count, axis=axis)
 
         return padded
 

@@ -1,9 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from layers_jax import Embedding, Linear, Precision, bind
+from layers_jax.linear import quantize
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +62,31 @@ def test_initial_values_have_unit_gain():
     kernel = np.asarray(layer.kernel[...], np.float32)
     assert layer.kernel.dtype == jnp.bfloat16
     assert 0.9 < kernel.std() * 20 < 1.1
+
+
+def test_int8_matrices_are_within_half_a_step_of_each_channel():
+    kernel = jax.random.normal(jax.random.key(0), (64, 3, 5)) * jnp.arange(
+        5
+    )  # one channel of zeros
+    values, scale = quantize(kernel)
+    assert values.dtype == jnp.int8 and scale.dtype == jnp.float32 and scale.shape == (3, 5)
+    error = np.abs(np.asarray(values, np.float32) * np.asarray(scale) - np.asarray(kernel))
+    assert (error <= np.broadcast_to(scale, error.shape) * 0.5001).all()
+    assert np.abs(values).max(axis=0)[:, 1:].min() == 127 and not np.any(values[..., 0])
+
+
+def test_an_int8_layer_is_its_dequantised_matrix(random_module):
+    module, params = random_module(
+        lambda: Linear(32, (2, 7), precision=Precision.int8_weights(), rngs=nnx.Rngs(0))
+    )
+    assert {name: leaf.dtype.name for name, leaf in params.items()} == {
+        "kernel": "int8",
+        "scale": "float32",
+    }
+    kernel = np.asarray(params["kernel"], np.float32) * np.asarray(params["scale"])
+    x = np.asarray(jax.random.normal(jax.random.key(1), (3, 32), jnp.bfloat16), np.float32)
+    got = bind(module, params)(jnp.asarray(x))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.asarray(got, np.float32), np.einsum("bd,dse->bse", x, kernel), rtol=2**-8, atol=1e-3
+    )

@@ -1,7 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from layers_jax import Precision
+from layers_jax.precision import on_rows
 
 
 def test_the_presets_say_what_token_parity_and_speed_need():
@@ -11,6 +14,7 @@ def test_the_presets_say_what_token_parity_and_speed_need():
     assert (exact.matmul, fast.matmul) == ("highest", "default")
     assert [fast.params, fast.compute, fast.cache] == [jnp.bfloat16] * 3
     assert [fast.norm, fast.logits] == [jnp.float32] * 2
+    assert (fast.int8, Precision.int8_weights().int8) == (False, True)
 
 
 def test_equal_policies_are_one_static_argument():
@@ -37,3 +41,24 @@ def test_a_kernel_may_have_several_output_axes():
 def test_operands_are_taken_to_the_compute_format():
     got = Precision.f32().dot(jnp.ones((1, 2), jnp.bfloat16), jnp.ones((2, 3), jnp.bfloat16))
     assert got.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_few_rows_are_padded_where_that_is_faster_and_nobody_sees_it(axis):
+    sizes = []
+
+    def double(rows, by):
+        sizes.append(rows.shape[axis])
+        return rows * by
+
+    rows = jnp.arange(6.0).reshape(3, 2) + 1
+    two = jnp.float32(2)
+    program = jax.jit(lambda rows: on_rows({"cpu": 8, "tpu": 16}, double, rows, two, axis=axis))
+    np.testing.assert_array_equal(program(rows), rows * 2)
+    assert 8 in sizes
+    assert "8x2" in program.lower(rows).as_text() or "3x8" in program.lower(rows).as_text()
+    assert "16" not in program.lower(rows).as_text()
+    sizes.clear()
+    enough = jnp.ones((16, 16))
+    np.testing.assert_array_equal(on_rows({"cpu": 8}, double, enough, two, axis=axis), enough * 2)
+    assert sizes == [16]
