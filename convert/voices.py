@@ -11,7 +11,6 @@ import os
 import tarfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,23 +19,11 @@ from safetensors.numpy import save_file
 from convert.errors import ConversionError
 from convert.safetensors_io import FLOATS, SafetensorsFile
 from convert.torch_pickle import read_tensors
+from helium_jax import Voice
 
 ARCHIVE = "voices.tgz"
 FOLDER = "voices"
 _MAX_MEMBER_BYTES = 64 << 20  # a released voice has under 1 MB
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A recorded start of a conversation.
-
-    Attributes:
-      embeddings: [N, D] what the temporal transformer was fed, frame by frame.
-      cache: [K, T] int32 token ring after the last of them, one row a stream.
-    """
-
-    embeddings: np.ndarray
-    cache: np.ndarray
 
 
 def voice_names(directory: str | os.PathLike[str]) -> list[str]:

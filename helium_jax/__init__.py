@@ -13,8 +13,11 @@ from helium_jax.forward import (
 )
 from helium_jax.grid import NOT_GIVEN, NOT_READY, Given
 from helium_jax.guidance import Guidance
+from helium_jax.loss import TokenLoss, token_loss
 from helium_jax.model import Moshi
+from helium_jax.prefill import prefill, prefill_embeddings
 from helium_jax.presets import as_personaplex, helium_2b, moshi_7b, nano, personaplex_7b
+from helium_jax.prompts import Voice, check_tokens, prompt_frames, wrap_system_text
 from helium_jax.sampling import Sampler, Sampling
 from helium_jax.session import DuplexFrame, DuplexSession
 from helium_jax.state import MoshiState, StepOutput, init_state
@@ -37,8 +40,11 @@ __all__ = [
     "Sampling",
     "StepOutput",
     "TextTokenizer",
+    "TokenLoss",
+    "Voice",
     "apply_delays",
     "as_personaplex",
+    "check_tokens",
     "condition_rows",
     "delayed_grid",
     "forward",
@@ -48,8 +54,13 @@ __all__ = [
     "moshi_7b",
     "nano",
     "personaplex_7b",
+    "prefill",
+    "prefill_embeddings",
+    "prompt_frames",
     "stack_layers",
     "step",
+    "token_loss",
     "undo_delays",
     "unstack_layers",
+    "wrap_system_text",
 ]

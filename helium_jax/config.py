@@ -80,7 +80,8 @@ class MoshiConfig:
       ring: whose ring rule holds once the context is full.
       timing: whose step it is, see `helium_jax.step`.
       last_codebook_sees_text: False repeats NVIDIA's depth cache, in which the last codebook's step
-        has lost sight of the text token (position 0 of the frame).
+        has lost sight of the text token (position 0 of the frame); a matter of the step, not of the
+        teacher-forced forward.
       reads_eos_as_pad: text token 2 is embedded as token 3, as the reference does for Hibiki.
       text_initial: text token before the first frame, `text_card` if None.
         The last five are of the program and not of the checkpoint: no keys of `config.json`.

@@ -36,7 +36,11 @@ class DepthBlock(nnx.Module):
         self.config, self.precision = config, precision
 
     def __call__(
-        self, x: Float[Array, "B 1 D"], codebook: int, past: list[tuple[jax.Array, jax.Array]]
+        self,
+        x: Float[Array, "B 1 D"],
+        codebook: int,
+        past: list[tuple[jax.Array, jax.Array]],
+        sees_text: bool = True,
     ) -> Float[Array, "B 1 D"]:
         """Position `codebook` of the frame; its key and value are appended to `past`."""
         weights = self.config.depth_weight_sets[codebook]
@@ -47,7 +51,7 @@ class DepthBlock(nnx.Module):
             jnp.concatenate(parts, axis=1).swapaxes(1, 2) for parts in zip(*past, strict=True)
         )
         seen = jnp.ones((x.shape[0], 1, len(past)), bool)
-        if codebook == self.config.dep_q - 1 and not self.config.last_codebook_sees_text:
+        if not sees_text:
             seen = seen.at[:, :, 0].set(False)
         heads = attend(queries, all_keys, all_values, seen, self.precision.matmul)
         x = x + attention.merge(heads)
@@ -95,6 +99,7 @@ class DepthTransformer(nnx.Module):
         text: Int[Array, " B"],
         choose: Callable[[int, Float[Array, "B V"]], Int[Array, " B"]],
         steps: int | None = None,
+        last_sees_text: bool = True,
     ) -> None:
         """Calls `choose(k, logits)` for each codebook k in turn and feeds its answer to the next.
 
@@ -106,6 +111,7 @@ class DepthTransformer(nnx.Module):
           choose: gives the token of codebook k from its logits, which are in `precision.logits`.
           steps: codebooks to go through; all by default. What follows need not be computed when
             its tokens are known: nothing before depends on it.
+          last_sees_text: whether the step of the last codebook attends to the text token.
         """
         past: list[list[tuple[jax.Array, jax.Array]]] = [[] for _ in self.layers]
         token = text
@@ -113,6 +119,6 @@ class DepthTransformer(nnx.Module):
             table = self.text_embedding if k == 0 else self.audio_embeddings[k - 1]
             x = (self.inputs[self.config.depth_weight_sets[k]](hidden) + table(token))[:, None]
             for layer, layer_past in zip(self.layers, past, strict=True):
-                x = layer(x, k, layer_past)
+                x = layer(x, k, layer_past, last_sees_text or k < len(self.heads) - 1)
             out = x[:, 0] if self.norms is None else self.norms[k](x[:, 0])
             token = choose(k, self.heads[k](out).astype(self.precision.logits))

@@ -108,6 +108,16 @@ class Moshi(nnx.Module):
         x, caches = self.temporal.step(embedded, caches, offset, mask)
         return self.out_norm(x)[:, 0], caches
 
+    def prefill(
+        self,
+        embedded: Float[Array, "B T D"],
+        caches: list[RingCache],
+        offset: Int[Array, " B"],
+        valid: Bool[Array, "B T"],
+    ) -> list[RingCache]:
+        """The rings after many positions at once; see `Transformer.prefill`."""
+        return self.temporal.prefill(embedded, caches, offset, valid)[1]
+
     def text_logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Logits over the text vocabulary."""
         return self.text_head(hidden).astype(self.precision.logits)

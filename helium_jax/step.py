@@ -91,7 +91,8 @@ def step(
     elif model.depth is not None:
         through = user_codes is None if draw_user is None else draw_user
         steps = config.dep_q if through else min(config.dep_q, config.num_agent_codebooks)
-        model.depth.unroll(hidden, text if guidance is None else cfg.twice(text), choose, steps)
+        before = text if guidance is None else cfg.twice(text)
+        model.depth.unroll(hidden, before, choose, steps, config.last_codebook_sees_text)
         for _ in range(steps, config.dep_q):
             take(jnp.full(batch, UNKNOWN, jnp.int32), jnp.zeros(batch))
 

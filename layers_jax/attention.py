@@ -47,16 +47,16 @@ class RingCache:
         keys: Float[Array, "B T N H"],
         values: Float[Array, "B T N H"],
         offset: Int[Array, " B"],
-        mask: Bool[Array, " B"],
+        mask: Bool[Array, "B #T"],
     ) -> "RingCache":
-        """The ring after T more tokens; rows outside `mask` keep theirs bit for bit.
+        """The ring after T more tokens; what is outside `mask` leaves it as it was, bit for bit.
 
         A scatter at each row's own slots stays in place when the cache is donated. Rows that must
         not change are sent out of bounds and dropped, so nothing is read back to protect them.
         """
         length = keys.shape[1]
         slots = (offset[:, None] + jnp.arange(length)) % self.capacity
-        slots = jnp.where(mask[:, None], slots, self.capacity)
+        slots = jnp.where(mask, slots, self.capacity)
         rows = jnp.arange(keys.shape[0])[:, None]
 
         def put(cache: jax.Array, new: jax.Array) -> jax.Array:

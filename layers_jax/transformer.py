@@ -5,7 +5,7 @@ layer. Training stacks the same layers on a leading axis and scans them with rem
 Source: `StreamingTransformer` in moshi/modules/transformer.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from layers_jax.attention import RingCache, RingRule, attend, ring_positions, visible
+from layers_jax.attention import (
+    UNWRITTEN,
+    RingCache,
+    RingRule,
+    attend,
+    ring_positions,
+    visible,
+)
 from layers_jax.functional import Params, bind, split
 from layers_jax.linear import Linear
 from layers_jax.lora import LoraConfig
@@ -139,23 +146,66 @@ class Block(nnx.Module):
         config = self.config
         length = x.shape[1]
         positions = offset[:, None] + jnp.arange(length)
-        queries, keys, values = self.attention.project(self.norm1(x))
-        flat = queries.reshape(*queries.shape[:2], config.num_heads, config.head_dim)
-        queries = self._rope(flat, positions).reshape(queries.shape)
-        keys = self._rope(keys, positions)
+        queries, keys, values = self._project(x, positions)
         if cache is None:
             key_positions = positions
             seen_keys, seen_values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
         else:
             assert mask is not None
-            cache = cache.write(keys, values, offset, mask)
+            cache = cache.write(keys, values, offset, mask[:, None])
             key_positions = ring_positions(offset, length, cache.capacity, config.ring)
             compute = self.precision.compute
             seen_keys, seen_values = cache.keys.astype(compute), cache.values.astype(compute)
         seen = visible(positions, key_positions, config.context)
         heads = attend(queries, seen_keys, seen_values, seen, self.precision.matmul)
+        return self._merge(x, heads), cache
+
+    def prefill(
+        self,
+        x: Float[Array, "B T D"],
+        offset: Int[Array, " B"],
+        cache: RingCache,
+        valid: Bool[Array, "B T"],
+    ) -> tuple[Float[Array, "B T D"], RingCache]:
+        """T tokens in one pass as T calls with one token each would take them.
+
+        Those calls see what each of them leaves in the ring; here tokens attend to the old ring and
+        to each other, in the window that follows from the ring rule, and are written afterwards.
+        """
+        config, length = self.config, x.shape[1]
+        positions = offset[:, None] + jnp.arange(length)
+        queries, keys, values = self._project(x, positions)
+        cached = ring_positions(offset, 0, cache.capacity, "kyutai")
+        fresh = jnp.where(valid, positions, UNWRITTEN)
+        window = config.context - (config.ring == "personaplex")
+        seen = visible(positions, jnp.concatenate([cached, fresh], axis=1), window)
+        compute = self.precision.compute
+
+        def both(old: jax.Array, new: jax.Array) -> jax.Array:
+            # New ones go through the format of the cache, as they do when they are read from it.
+            return jnp.concatenate([old, new.swapaxes(1, 2).astype(old.dtype)], axis=2)
+
+        seen_keys, seen_values = both(cache.keys, keys), both(cache.values, values)
+        heads = attend(
+            queries, seen_keys.astype(compute), seen_values.astype(compute), seen,
+            self.precision.matmul,
+        )  # fmt: skip
+        end = jnp.max(jnp.where(valid, positions, UNWRITTEN), axis=1, keepdims=True)
+        kept = valid & (positions > end - cache.capacity)
+        return self._merge(x, heads), cache.write(keys, values, offset, kept)
+
+    def _project(
+        self, x: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        config = self.config
+        queries, keys, values = self.attention.project(self.norm1(x))
+        flat = queries.reshape(*queries.shape[:2], config.num_heads, config.head_dim)
+        turned = self._rope(flat, positions).reshape(queries.shape)
+        return turned, self._rope(keys, positions), values
+
+    def _merge(self, x: jax.Array, heads: jax.Array) -> jax.Array:
         x = x + self._scaled(self.layer_scale1, self.attention.merge(heads))
-        return x + self._scaled(self.layer_scale2, self.mlp(self.norm2(x))), cache
+        return x + self._scaled(self.layer_scale2, self.mlp(self.norm2(x)))
 
     def _rope(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         return apply_rope(x, positions, max_period=self.config.max_period, layout=self.config.rope)
@@ -234,16 +284,43 @@ class Transformer(nnx.Module):
         Raises:
           ValueError: the module is stacked (a scan would copy every layer's weights on a GPU).
         """
-        if isinstance(self.layers, Block):
-            raise ValueError(
-                "stacked layers got a step, expected a list; call unstack_layers first"
-            )
         new = []
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for layer, cache in zip(self._listed(), caches, strict=True):
             x, written = layer(x, offset, cache, mask)
             assert written is not None
             new.append(written)
         return x, new
+
+    def prefill(
+        self,
+        x: Float[Array, "B T D"],
+        caches: list[RingCache],
+        offset: Int[Array, " B"],
+        valid: Bool[Array, "B T"],
+    ) -> tuple[Float[Array, "B T D"], list[RingCache]]:
+        """What T steps of one token each would give, in one pass.
+
+        Args:
+          x: tokens; those of a row that are not `valid` only pad it, at its start or its end.
+          caches: the rings so far.
+          offset: position of each row's first token, padding included; may be below 0 there.
+          valid: which tokens count.
+
+        Raises:
+          ValueError: the module is stacked.
+        """
+        new = []
+        for layer, cache in zip(self._listed(), caches, strict=True):
+            x, written = layer.prefill(x, offset, cache, valid)
+            new.append(written)
+        return x, new
+
+    def _listed(self) -> Sequence[Block]:
+        if isinstance(self.layers, Block):
+            raise ValueError(
+                "stacked layers got a step, expected a list; call unstack_layers first"
+            )
+        return self.layers
 
 
 def stack_layers(layers: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 NEAR_TIE = 1e-3  # below this margin two correct f32 programs may choose differently
@@ -15,13 +16,15 @@ class Check:
     text: str
 
 
-def close(what: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> Check:
+def close(what: str, got: np.ndarray | jax.Array, expected: np.ndarray, tolerance: float) -> Check:
     """Largest absolute difference against a tolerance."""
     error = float(np.max(np.abs(np.asarray(got, np.float64) - expected), initial=0.0))
     return Check(error <= tolerance, f"{what} {error:.1e} (limit {tolerance:.0e})")
 
 
-def equal(what: str, got: np.ndarray, expected: np.ndarray, counted: np.ndarray) -> Check:
+def equal(
+    what: str, got: np.ndarray | jax.Array, expected: np.ndarray, counted: np.ndarray
+) -> Check:
     """Exact equality where `counted` is True."""
     same = (np.asarray(got) == expected) | ~np.broadcast_to(counted, expected.shape)
     total = int(np.broadcast_to(counted, expected.shape).sum())
@@ -30,7 +33,11 @@ def equal(what: str, got: np.ndarray, expected: np.ndarray, counted: np.ndarray)
 
 
 def equal_rows(
-    what: str, got: np.ndarray, expected: np.ndarray, counted: np.ndarray, margin: np.ndarray | None
+    what: str,
+    got: np.ndarray | jax.Array,
+    expected: np.ndarray,
+    counted: np.ndarray,
+    margin: np.ndarray | None,
 ) -> Check:
     """Equality of a free run, call by call.
 

@@ -8,13 +8,17 @@ from typing import Annotated
 import jax
 import tyro
 
-from helium_jax import MoshiConfig
 from moshi_jax.verify.check import Check
 from moshi_jax.verify.codec import check_codec
+from moshi_jax.verify.language_model import RUNS as language_model_runs
 from moshi_jax.verify.language_model import check_language_model
 from moshi_jax.verify.lora import check_lora
+from moshi_jax.verify.personaplex import RUNS as personaplex_runs
+from moshi_jax.verify.personaplex import check_personaplex
 from moshi_jax.verify.recording import Recording, read_recording
+from moshi_jax.verify.runs import read_config
 from moshi_jax.verify.session import check_session, checkpoint_folder
+from moshi_jax.verify.training import check_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +71,24 @@ def _checks(recording: Recording) -> Iterator[Check]:
     if "dim" not in recording.config:
         raise Unsupported("its config describes neither a codec nor a language model")
     try:
-        config = MoshiConfig.from_dict(recording.config)
+        config = read_config(recording)
     except ValueError as error:
         raise Unsupported(str(error)) from error
-    if config.num_user_codebooks == 0:
-        raise Unsupported("PersonaPlex sessions (dep_q equals n_q) are not implemented")
     if folder is not None:
         yield from check_session(recording, folder)
         return
     if recording.adapters:
         yield from check_lora(recording)
         return
-    known = {"greedy", "batch", "reset_in_sync", "forward", "forward_masked", "forward_bf16"}
+    if "grad_names" in recording.provenance:
+        yield from check_training(recording)
+        return
+    personaplex = config.timing == "personaplex"
+    known = personaplex_runs if personaplex else language_model_runs
     strange = {run for run in recording.runs if run not in known and not run.startswith("sampled")}
     if strange or not recording.runs:
         raise Unsupported(f"runs {sorted(strange) or 'none'}, expected some of {sorted(known)}")
-    yield from check_language_model(recording)
+    yield from (check_personaplex if personaplex else check_language_model)(recording)
 
 
 def _selected(options: VerifyOptions) -> list[Path]:

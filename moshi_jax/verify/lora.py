@@ -12,15 +12,16 @@ from helium_jax import MoshiConfig
 from layers_jax import Precision, fuse, merge_adapters
 from layers_jax.functional import Params
 from moshi_jax.verify.check import Check, close, equal_rows
-from moshi_jax.verify.language_model import check_forward, definition, run
+from moshi_jax.verify.language_model import check_forward
 from moshi_jax.verify.recording import Recording
+from moshi_jax.verify.runs import definition, read_config, run
 
 FUSED_TOLERANCE = 1e-6  # f32: one order of additions against another
 
 
 def check_lora(recording: Recording) -> Iterator[Check]:
     """Tokens and logits with adapters unfused and fused, and the fused weights themselves."""
-    config = MoshiConfig.from_dict(recording.config, ring=recording.ring)
+    config = read_config(recording)
     if config.lora is None:
         raise ValueError(f"{recording.name} has adapters, expected a config with 'lora': true")
     plain = replace(config, lora=None)

@@ -55,7 +55,7 @@ def random(*shape, seed=0):
 def test_masked_rows_of_a_ring_keep_every_bit_whatever_is_written():
     full = RingCache(keys=random(2, 1, 4, 2), values=random(2, 1, 4, 2, seed=1))
     nan = jnp.full((2, 1, 1, 2), jnp.nan)
-    new = full.write(nan, nan, jnp.array([5, 5]), jnp.array([True, False]))
+    new = full.write(nan, nan, jnp.array([5, 5]), jnp.array([[True], [False]]))
     for old, now in ((full.keys, new.keys), (full.values, new.values)):
         assert np.asarray(now)[1].tobytes() == np.asarray(old)[1].tobytes()
         assert np.isnan(now[0, :, 1]).all() and not np.isnan(now[0, :, 2:]).any()
@@ -64,7 +64,7 @@ def test_masked_rows_of_a_ring_keep_every_bit_whatever_is_written():
 def test_each_row_writes_at_its_own_place_and_wraps_around():
     empty = RingCache.zeros(2, 1, 3, 1, jnp.bfloat16)
     tokens = jnp.array([[1.0, 2.0], [3.0, 4.0]])[:, :, None, None]
-    ring = empty.write(tokens, 10 * tokens, jnp.array([0, 2]), jnp.ones(2, bool))
+    ring = empty.write(tokens, 10 * tokens, jnp.array([0, 2]), jnp.ones((2, 1), bool))
     assert ring.keys[:, 0, :, 0].tolist() == [[1, 2, 0], [4, 0, 3]]
     assert ring.values[:, 0, :, 0].tolist() == [[10, 20, 0], [40, 0, 30]]
     assert ring.keys.dtype == jnp.bfloat16 and ring.capacity == 3
@@ -95,3 +95,10 @@ def test_softmax_is_taken_in_f32():
     got = jax.jit(attend, static_argnums=4)(q, k, k + 1, jnp.ones((1, 1, 300), bool), "default")
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float32(got), 1, atol=4e-3)
+
+
+def test_single_tokens_of_a_row_can_be_kept_out():
+    empty = RingCache.zeros(1, 1, 3, 1, jnp.float32)
+    tokens = jnp.array([[1.0, 2.0, 3.0]])[:, :, None, None]
+    ring = empty.write(tokens, tokens, jnp.array([0]), jnp.array([[True, False, True]]))
+    assert ring.keys[0, 0, :, 0].tolist() == [1, 0, 3]

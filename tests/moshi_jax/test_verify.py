@@ -64,6 +64,13 @@ def test_recordings_that_can_be_repeated_are_ok(golden, written, capsys):
     ]
 
 
+def test_a_model_that_only_listens_is_ok(capsys):
+    code, lines = output(capsys, [GOLDEN, "--only", "lm_stt_like"])
+    assert code == 0
+    assert lines[1].startswith("lm_stt_like: ok, greedy 60/60 calls equal; ")
+    assert "extra heads " in lines[1] and "forward text " in lines[1]
+
+
 def test_a_codec_with_the_forks_ring_is_ok(capsys):
     code, lines = output(capsys, [GOLDEN, "--only", "mimi_personaplex"])
     assert code == 0
@@ -108,13 +115,30 @@ def test_a_wrong_adapter_fails(golden, written, capsys):
 
 @pytest.mark.slow
 def test_every_run_that_was_recorded_is_ok(capsys):
-    names = "lm_kyutai,lm_rope_concat,mimi_kyutai"
+    names = "lm_kyutai,lm_rope_concat,mimi_kyutai,lm_hibiki_like,personaplex_lm,train_loss"
     code, lines = output(capsys, [GOLDEN, "--only", names])
     assert code == 0
     runs = "greedy|batch|reset_in_sync|sampled|sampled_clip|forward text|forward_masked text|bf16"
-    assert all(f" {run} " in lines[1] for run in runs.split("|"))
-    assert lines[2].startswith("lm_rope_concat: ok, greedy 60/60 calls equal; ")
-    assert all(f" {run} codes " in lines[3] for run in ("stream", "full", "partial", "batch"))
+    kyutai = next(line for line in lines if line.startswith("lm_kyutai: "))
+    assert all(f" {run} " in kyutai for run in runs.split("|"))
+    by_name = {line.split(":")[0]: line for line in lines}
+    assert by_name["lm_rope_concat"].startswith("lm_rope_concat: ok, greedy 60/60 calls equal; ")
+    codec = by_name["mimi_kyutai"]
+    assert all(f" {run} codes " in codec for run in ("stream", "full", "partial", "batch"))
+    assert "cfg 30/30 calls equal" in by_name["lm_hibiki_like"]
+    for part in (
+        "forced 60/60 calls equal",
+        "session 74/74 calls equal",
+        "prompt in one pass 40/40 calls equal",
+        "prompt from its stored voice 40/40 calls equal",
+        "selfplay 50/50 calls equal",
+        "selfplay_long 50/50 calls equal",
+        "sampled 30/30 calls equal",
+        "selfplay_long_forward audio ",
+    ):
+        assert part in by_name["personaplex_lm"]
+    for part in ("default loss ", "example gradient norms ", "grads/emb.12.weight "):
+        assert part in by_name["train_loss"]
 
 
 def test_a_wrong_token_fails_and_the_call_is_named(golden, written, capsys):
@@ -146,8 +170,8 @@ WEIGHTS = {"any": np.zeros(1, np.float32)}
     "change, reason",
     [
         ({"rotary": 3}, "unknown switch 'rotary'"),
-        ({"dep_q": 16}, "PersonaPlex sessions (dep_q equals n_q) are not implemented"),
-        ({}, "runs ['beam'], expected some of ['batch', 'forward', "),
+        ({"cross_attention": True}, "'cross_attention' is True, expected False"),
+        ({}, "runs ['beam'], expected some of ['batch', 'cfg', 'forward', "),
         (None, "its config describes neither a codec nor a language model"),
     ],
 )
