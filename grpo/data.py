@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from grpo.records import ManifestEntry, SegmentRecord, read_manifest, to_float32
+from grpo.records import (
+    ManifestEntry,
+    SegmentRecord,
+    read_manifest,
+    record_reader,
+    to_float32,
+)
 from grpo.segments import FRAME_RATE_HZ, FRAME_SAMPLES
 from grpo.windows import Interval, events_of
 from rewards.intervals import TOLERANCE_S
@@ -174,7 +180,7 @@ def group_batches(
         )
     folder = Path(folder)
     entries = _entries_by_axis(folder, config)
-    read = _reader(folder)
+    read = record_reader(folder)
     groups_per_step = groups * num_hosts
 
     def draw(index: int, rng: np.random.Generator) -> _Draw:
@@ -229,19 +235,6 @@ def _entries_by_axis(folder: Path, config: DataConfig) -> list[list[ManifestEntr
             " less context, or extract with a smaller max_segment_s"
         )
     return by_axis
-
-
-def _reader(folder: Path) -> Callable[[ManifestEntry], SegmentRecord]:
-    from grain.sources import ArrayRecordDataSource
-
-    sources: dict[str, Any] = {}  # by shard, opened when first read
-
-    def read(entry: ManifestEntry) -> SegmentRecord:
-        if entry.shard not in sources:
-            sources[entry.shard] = ArrayRecordDataSource(str(folder / entry.shard))
-        return SegmentRecord.from_bytes(sources[entry.shard][entry.row])
-
-    return read
 
 
 def _collate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,20 @@ class ShardWriter:
         """Finishes all files."""
         for writer in self._open.values():
             writer.close()
+
+
+def record_reader(folder: Path) -> Callable[[ManifestEntry], SegmentRecord]:
+    """A function that reads single records of a folder, opening each shard once."""
+    from grain.sources import ArrayRecordDataSource
+
+    sources: dict[str, Any] = {}  # by shard, opened when first read
+
+    def read(entry: ManifestEntry) -> SegmentRecord:
+        if entry.shard not in sources:
+            sources[entry.shard] = ArrayRecordDataSource(str(folder / entry.shard))
+        return SegmentRecord.from_bytes(sources[entry.shard][entry.row])
+
+    return read
 
 
 def write_manifest(folder: Path, entries: Iterable[ManifestEntry]) -> None:

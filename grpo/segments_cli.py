@@ -16,9 +16,11 @@ from rich.progress import Progress as Bars
 from tyro.conf import Positional, arg, subcommand
 
 from grpo.extract import ExtractConfig, Progress, extract
-from grpo.records import ManifestEntry, read_manifest
+from grpo.records import ManifestEntry, read_manifest, record_reader
 from grpo.segments import AXES
+from grpo.timeline import Timeline, save_png
 from layers_jax.command import run_command
+from rewards import read_dialogues
 
 _MOST_BAD = 10  # lines on bad files that are printed
 
@@ -56,27 +58,57 @@ class Extract:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Print the segments of a folder, one a line."""
+    """Print the segments of a folder, one a line, or draw them."""
 
     folder: Annotated[Positional[Path], arg(metavar="DST")]
     """Written by `moshi-jax segments extract`."""
     axis: str | None = None
     """Only this axis."""
+    segment: str | None = None
+    """Only the segment of this id, or those whose id starts with it."""
     format: Literal["table", "jsonl"] = "table"
     """What is printed; times are seconds of the recording."""
+    png: Path | None = None
+    """Draw instead: a timeline of both speakers for each segment (extra `plot`)."""
+    limit: int = 12
+    """Segments drawn at most."""
+    generated: Path | None = None
+    """What a model said, drawn and scored: a file as `moshi-jax score` reads it, named by segment
+    id."""
 
     def run(self) -> int:
-        """Prints every segment of the manifest, sorted by where it lies in the recordings."""
+        """Prints or draws the segments, sorted by where they lie in the recordings."""
         if self.axis is not None and self.axis not in AXES:
             raise ValueError(f"axis: got {self.axis!r}, expected one of {', '.join(AXES)}")
-        entries = [e for e in read_manifest(self.folder) if self.axis in (None, e.segment.axis)]
+        if self.limit < 1:
+            raise ValueError(f"limit: got {self.limit}, expected at least 1")
+        entries = [
+            entry
+            for entry in read_manifest(self.folder)
+            if self.axis in (None, entry.segment.axis) and entry.id.startswith(self.segment or "")
+        ]
         entries.sort(key=lambda e: (e.segment.conversation, e.segment.start_s, e.id))
-        if self.format == "jsonl":
+        if self.png is not None:
+            self._draw(self.png, entries)
+        elif self.format == "jsonl":
             for entry in entries:
                 print(json.dumps(entry.to_dict(), ensure_ascii=False))
         else:
             print(table(entries))
         return 0
+
+    def _draw(self, png: Path, entries: list[ManifestEntry]) -> None:
+        said = {} if self.generated is None else read_dialogues(self.generated)
+        if self.generated is not None:
+            entries = [entry for entry in entries if entry.id in said]
+            if not entries:
+                raise ValueError(
+                    f"{self.generated}: got no name of a segment in {self.folder}, expected ids as"
+                    " `--format jsonl` prints them"
+                )
+        read, drawn = record_reader(self.folder), entries[: self.limit]
+        save_png(png, [Timeline.of_segment(e, read(e), said.get(e.id)) for e in drawn])
+        print(f"drew {len(drawn)} of {len(entries)} segment(s) to {png}")
 
 
 Command = Annotated[Extract, subcommand("extract")] | Annotated[Inspect, subcommand("inspect")]

@@ -37,7 +37,7 @@ from rewards.registry import (
     score,
 )
 from rewards.resample import resample_24k_to_16k
-from rewards.stored import Scored, score_file
+from rewards.stored import Scored, read_dialogues, score_file
 from rewards.timestamps import VadConfig, detect_speech, speech_intervals
 from rewards.vad import (
     VadState,
@@ -73,6 +73,7 @@ __all__ = [
     "outcomes",
     "pause_handling",
     "pauses",
+    "read_dialogues",
     "register",
     "resample_24k_to_16k",
     "response_delay_s",

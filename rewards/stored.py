@@ -28,6 +28,25 @@ class Scored:
     facts: dict[str, dict[str, Fact]]
 
 
+def read_dialogues(path: str | Path) -> dict[str, Dialogue]:
+    """The dialogues of a file that `score_file` reads, by name; their axis is not looked at.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not JSON, or an entry that is no dialogue; it names the entry.
+    """
+    path, dialogues = Path(path), {}
+    for number, entry in enumerate(_entries(path), 1):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}: entry {number}: {entry!r} is not an object")
+        fields = {name: value for name, value in entry.items() if name not in ("axis", "name")}
+        try:
+            dialogues[str(entry.get("name", number))] = Dialogue.from_dict(fields)
+        except ValueError as error:
+            raise ValueError(f"{path}: entry {number}: {error}") from error
+    return dialogues
+
+
 def score_file(path: str | Path, configs: Mapping[str, Any] | None = None) -> list[Scored]:
     """Score every dialogue of a file.
 

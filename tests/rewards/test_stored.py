@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rewards import Scored, TurnTakingConfig, score_file
+from rewards import Dialogue, Scored, TurnTakingConfig, read_dialogues, score_file
 
 ENTRIES = [
     {"name": "quick", "axis": "turn", "duration_s": 14, "agent": [[6.5, 11]], "user_turn_end_s": 7},
@@ -69,3 +69,17 @@ def test_a_binary_file_is_an_error(tmp_path):
     file.write_bytes(b"RIFF\xff\xfe")
     with pytest.raises(ValueError, match=r"audio.wav: not JSON"):
         score_file(file)
+
+
+def test_dialogues_by_name(tmp_path):
+    file = tmp_path / "dialogues.json"
+    file.write_text(json.dumps(ENTRIES))
+    dialogues = read_dialogues(file)
+    assert list(dialogues) == ["quick", "2", "3"]
+    assert dialogues["3"] == Dialogue(duration_s=6.0, agent=((3.0, 5.5),))
+    file.write_text('[{"duration_s": 1, "agent": [[2, 1]]}]')
+    with pytest.raises(ValueError, match="entry 1: agent has interval"):
+        read_dialogues(file)
+    file.write_text("[3]")
+    with pytest.raises(ValueError, match="entry 1: 3 is not an object"):
+        read_dialogues(file)
