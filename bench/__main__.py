@@ -11,6 +11,7 @@ __all__ = ["BENCHMARKS", "main"]
 # name: (what it measures, "module:function"); the function is `main(argv) -> exit code`.
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "convert": ("memory and speed of a conversion, beside a plain copy", "bench.conversion:main"),
+    "vad": ("the voice activity detector, beside onnxruntime on one core", "bench.vad:main"),
     "machine": ("what this machine is, as every benchmark reports it", "bench.__main__:machine"),
 }
 

@@ -169,14 +169,16 @@ def _convolve(
 ) -> list[Float[Array, " D"]]:
     """ReLU of a 3-tap convolution with one column of zero padding on both sides.
 
-    There are at most four columns, so many taps meet only padding: those are left out.
+    There are at most four columns, so many taps meet only padding: those are left out. A sum of a
+    product per tap has shorter sums than one product over all taps, and is as fast: the
+    probabilities are closer to those of exact arithmetic than onnxruntime's.
     """
     outputs = []
     for centre in range(0, len(columns), stride):
         first, last = max(centre - 1, 0), min(centre + 2, len(columns))
         taps = layer["kernel"][first - centre + 1 : last - centre + 1]
-        taps = taps.reshape(-1, taps.shape[-1])
-        outputs.append(
-            jax.nn.relu(_matmul(jnp.concatenate(columns[first:last]), taps) + layer["bias"])
-        )
+        products = [
+            _matmul(column, tap) for column, tap in zip(columns[first:last], taps, strict=True)
+        ]
+        outputs.append(jax.nn.relu(sum(products[1:], products[0]) + layer["bias"]))
     return outputs
