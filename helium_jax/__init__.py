@@ -20,11 +20,13 @@ from helium_jax.presets import as_personaplex, helium_2b, moshi_7b, nano, person
 from helium_jax.prompts import Voice, check_tokens, prompt_frames, wrap_system_text
 from helium_jax.sampling import Sampler, Sampling
 from helium_jax.session import DuplexFrame, DuplexSession
+from helium_jax.sharding import MODEL_AXIS, param_shardings, state_shardings
 from helium_jax.state import MoshiState, StepOutput, init_state
 from helium_jax.step import step
 from helium_jax.text import TextTokenizer
 
 __all__ = [
+    "MODEL_AXIS",
     "NOT_GIVEN",
     "NOT_READY",
     "DuplexFrame",
@@ -53,11 +55,13 @@ __all__ = [
     "init_state",
     "moshi_7b",
     "nano",
+    "param_shardings",
     "personaplex_7b",
     "prefill",
     "prefill_embeddings",
     "prompt_frames",
     "stack_layers",
+    "state_shardings",
     "step",
     "token_loss",
     "undo_delays",

@@ -14,6 +14,7 @@ from helium_jax.config import MoshiConfig
 from layers_jax import Embedding, Linear, LowRankEmbedding, Precision, RMSNorm
 from layers_jax.attention import attend
 from layers_jax.mlp import GatedMlp
+from layers_jax.sharding import replicated
 from layers_jax.transformer import Attention
 
 
@@ -54,8 +55,8 @@ class DepthBlock(nnx.Module):
         if not sees_text:
             seen = seen.at[:, :, 0].set(False)
         heads = attend(queries, all_keys, all_values, seen, self.precision.matmul)
-        x = x + attention.merge(heads)
-        return x + self.mlp[weights](self.norm2(x))
+        x = replicated(x + attention.merge(heads))
+        return replicated(x + self.mlp[weights](self.norm2(x)))
 
 
 class DepthTransformer(nnx.Module):

@@ -9,6 +9,7 @@ from helium_jax.conditions import LutCondition
 from helium_jax.config import MoshiConfig
 from helium_jax.depth import DepthTransformer
 from layers_jax import Embedding, Linear, Precision, RingCache, RMSNorm, Transformer
+from layers_jax.sharding import replicated
 
 _EOS, _PAD = 2, 3
 
@@ -87,13 +88,15 @@ class Moshi(nnx.Module):
                 tokens[:, 1:], jnp.broadcast_to(first_rows, tokens[:, 1:].shape)
             )
             total = sum((audio[:, k] for k in range(1, config.n_q)), start=audio[:, 0]) + total
-        return total if condition is None else total + condition[:, None].astype(total.dtype)
+        if condition is not None:
+            total = total + condition[:, None].astype(total.dtype)
+        return replicated(total)
 
     def hidden(
         self, tokens: Int[Array, "B K T"], condition: Float[Array, "B D"] | None = None
     ) -> Float[Array, "B T D"]:
         """Normed temporal output of a whole delayed grid."""
-        return self.out_norm(self.temporal(self.embed(tokens, condition)))
+        return replicated(self.out_norm(self.temporal(self.embed(tokens, condition))))
 
     def hidden_step(
         self,
@@ -106,7 +109,7 @@ class Moshi(nnx.Module):
         """Normed temporal output of the next position of each row."""
         embedded = self.embed(tokens[..., None], condition)
         x, caches = self.temporal.step(embedded, caches, offset, mask)
-        return self.out_norm(x)[:, 0], caches
+        return replicated(self.out_norm(x)[:, 0]), caches
 
     def prefill(
         self,
@@ -120,7 +123,7 @@ class Moshi(nnx.Module):
 
     def text_logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Logits over the text vocabulary."""
-        return self.text_head(hidden).astype(self.precision.logits)
+        return replicated(self.text_head(hidden)).astype(self.precision.logits)
 
     def extra_probabilities(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B E C"]:
         """Softmax of each of the E extra heads over its C classes, f32; E is 0 without any."""

@@ -29,6 +29,7 @@ from layers_jax.mlp import GatedMlp, Mlp
 from layers_jax.norm import LayerNorm, LayerScale, RMSNorm
 from layers_jax.precision import Precision
 from layers_jax.rope import RopeLayout, apply_rope
+from layers_jax.sharding import replicated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +205,8 @@ class Block(nnx.Module):
         return turned, self._rope(keys, positions), values
 
     def _merge(self, x: jax.Array, heads: jax.Array) -> jax.Array:
-        x = x + self._scaled(self.layer_scale1, self.attention.merge(heads))
-        return x + self._scaled(self.layer_scale2, self.mlp(self.norm2(x)))
+        x = replicated(x + self._scaled(self.layer_scale1, self.attention.merge(heads)))
+        return replicated(x + self._scaled(self.layer_scale2, self.mlp(self.norm2(x))))
 
     def _rope(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         return apply_rope(x, positions, max_period=self.config.max_period, layout=self.config.rope)
