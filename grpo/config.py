@@ -97,6 +97,23 @@ class AdvantageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraTraining:
+    """Adapters that are trained in place of the model's own weights."""
+
+    rank: int | None = None
+    """Inner width of the adapters; none trains the weights themselves."""
+    scaling: float = 2.0
+    """Factor of an adapter's output."""
+    targets: tuple[str, ...] = ("attention", "mlp")
+    """Which matrices of the temporal transformer get one, and "head" for that of the text."""
+
+    def __post_init__(self) -> None:
+        _require(self.rank is None or self.rank >= 1, self, "rank", "none or at least 1")
+        known = bool(self.targets) and set(self.targets) <= {"attention", "mlp", "head"}
+        _require(known, self, "targets", "one or more of attention, mlp, head")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContextConfig:
     """User audio before a segment that is heard first, without loss: a curriculum over the run."""
 
@@ -211,6 +228,7 @@ class GRPOConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    lora: LoraTraining = field(default_factory=LoraTraining)
     context: ContextConfig = field(default_factory=ContextConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

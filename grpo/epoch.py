@@ -21,11 +21,12 @@ from grpo.config import GRPOConfig
 from grpo.data import GroupBatch
 from grpo.mesh import Mesh
 from grpo.metrics import agreement, every_process, reward_metrics
-from grpo.policy import Minibatch
+from grpo.policy import Constants, Minibatch
 from grpo.programs import Programs
 from grpo.samples import Sample
 from grpo.score import Rewards
 from grpo.tracking import summarise
+from grpo.trainable import TRAINABLE, Params
 from grpo.update import TrainState
 from rewards import REWARDS
 
@@ -65,7 +66,7 @@ def roll_out(
     config, mesh, programs = run.config, run.mesh, run.programs
     constants = run.models.constants
     started = time.perf_counter()
-    weights = programs.sync(state, constants.frozen)
+    weights = decoding_weights(programs, state, constants)
     rollouts = collect(
         config, mesh, programs, run.models, run.pool, weights, batch, run.frame_s, samples=samples
     )
@@ -96,6 +97,12 @@ def roll_out(
         },
         rollouts.samples,
     )
+
+
+def decoding_weights(programs: Programs, state: TrainState, constants: Constants) -> Params:
+    """The model as rollouts want it: what the text reads, from the train state, and the rest."""
+    rest = {name: part for name, part in constants.frozen.items() if name not in TRAINABLE}
+    return {**rest, **programs.sync(state, constants.frozen)}
 
 
 def update_epoch(
@@ -132,12 +139,14 @@ def epoch_metrics(
 ) -> Metrics:
     """What an epoch says about itself."""
     programs = run.programs
-    visible = programs.visible_change(state.trainable, run.models.constants.reference)
+    reference = run.models.constants.reference
+    # Adapters stand beside weights that do not change: nothing of them is lost by rounding.
+    visible = programs.visible_change(state.trainable, reference) if reference else None
     return {
         **measured,
         **summarise(updates),
         "learning_rate": float(np.asarray(programs.learning_rate(run.mesh.fetch(state.step)))),
-        "bf16_visible_change": float(run.mesh.fetch(visible)),
+        "bf16_visible_change": None if visible is None else float(run.mesh.fetch(visible)),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 Mapping = Literal["pmap", "shard_map"]
@@ -154,6 +154,18 @@ class Mesh:
                 return np.asarray(value.addressable_data(0))
             shards = sorted(value.addressable_shards, key=lambda shard: shard.index[0].start or 0)
             return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+        return jax.tree.map(leaf, tree)
+
+    def whole(self, tree: Any) -> Any:
+        """A tree as numpy with every leaf complete, also those that lie in blocks."""
+
+        def leaf(value: Any) -> np.ndarray:
+            if not isinstance(value, jax.Array) or value.is_fully_addressable:
+                return np.asarray(value)
+            if value.is_fully_replicated:
+                return np.asarray(value.addressable_data(0))
+            return multihost_utils.process_allgather(value, tiled=True)
 
         return jax.tree.map(leaf, tree)
 

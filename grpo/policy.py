@@ -7,6 +7,7 @@ over the devices; the third is whole on each.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from grpo.layout import Layout, exchange_columns
 from grpo.loss import LossSum, action_logprobs, policy_loss
 from grpo.trainable import merge
 from helium_jax import Moshi, MoshiConfig, delayed_grid
-from layers_jax import bind
+from layers_jax import bind, split_adapters
 from layers_jax.functional import Params, abstract
 
 
@@ -46,6 +47,14 @@ def training_form(lm: Moshi) -> Moshi:
     return abstract(
         lambda: Moshi(lm.config, precision=lm.precision, stacked=True, rngs=nnx.Rngs(0))
     )
+
+
+def without_adapters(lm: Moshi) -> Moshi:
+    """The stacked definition of the base of `lm`."""
+    if lm.config.lora is None:
+        return lm
+    config = replace(lm.config, lora=None)
+    return abstract(lambda: Moshi(config, precision=lm.precision, stacked=True, rngs=nnx.Rngs(0)))
 
 
 def action_space(loss: LossConfig, config: MoshiConfig) -> ActionSpace:
@@ -94,13 +103,18 @@ def text_logits(
 def text_loss(
     lm: Moshi, layout: Layout, loss: LossConfig, temperature: float
 ) -> Callable[[Params, Constants, Minibatch], LossSum]:
-    """The loss function of `make_update`: forward of policy and base model, then the objective."""
+    """The loss function of `make_update`: forward of policy and base model, then the objective.
+
+    The base model has no adapters: where those are what is trained, leaving them out gives it.
+    """
     space = action_space(loss, lm.config)
+    base_lm, base_layout = without_adapters(lm), Layout(split_adapters(layout.cuts)[1], layout.mesh)
 
     def function(trainable: Params, constants: Constants, batch: Minibatch) -> LossSum:
         # The forward reads the past only: masked frames need no care here.
         policy = text_logits(lm, merge(trainable, constants.frozen), layout, batch.streams)
-        base = text_logits(lm, merge(constants.reference, constants.frozen), layout, batch.streams)
+        _, params = split_adapters(merge(constants.reference, constants.frozen))
+        base = text_logits(base_lm, params, base_layout, batch.streams)
         return policy_loss(
             policy,
             jax.lax.stop_gradient(base),
@@ -148,14 +162,14 @@ def make_logprobs(
 
 
 def make_sync(layout: Layout) -> Callable[[Params], Params]:
-    """The per-device program (weights, layers stacked) -> as rollouts want them.
+    """The per-device program (parameters, layers stacked) -> as rollouts want them.
 
     Layers listed, whole on every device. They are gathered one by one: at no time does a second
     copy of all of them exist.
     """
 
-    def program(weights: Params) -> Params:
-        layers, cuts = weights["temporal"]["layers"], layout.cuts["temporal"]["layers"]
+    def program(params: Params) -> Params:
+        layers, cuts = params["temporal"]["layers"], layout.cuts["temporal"]["layers"]
         count = jax.tree.leaves(layers)[0].shape[0]
 
         def one(index: int) -> Params:
@@ -164,8 +178,8 @@ def make_sync(layout: Layout) -> Callable[[Params], Params]:
 
         rest = {
             name: layout.gather(value, layout.cuts[name])
-            for name, value in weights.items()
-            if name != "temporal"
+            for name, value in params.items()
+            if name in layout.cuts and name != "temporal"
         }
         return {**rest, "temporal": {"layers": [one(index) for index in range(count)]}}
 

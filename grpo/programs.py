@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from jax import Array
-from jax.sharding import PartitionSpec
 
+from grpo.adapters import is_trained
 from grpo.config import GRPOConfig
 from grpo.layout import Layout, make_layout
 from grpo.mesh import Mesh
@@ -22,7 +23,7 @@ from grpo.policy import (
 from grpo.rollout import Trajectory, rollout, sampling_of
 from grpo.rounding import make_rounder
 from grpo.score import hear
-from grpo.trainable import partition
+from grpo.trainable import merge, partition
 from grpo.update import TrainState, init_train_state, make_optimizer, make_update, state_specs
 from helium_jax import Moshi, stack_layers
 from layers_jax import split
@@ -55,41 +56,42 @@ def make_programs(config: GRPOConfig, mesh: Mesh, lm: Moshi, mimi: Mimi) -> Prog
     """
     temperature = config.sampling.text_temperature
     training_lm = training_form(lm)
-    shapes, _ = partition(split(training_lm)[1])
-    layout = make_layout(shapes, mesh)
+    parts = make_parts(config, training_lm, mesh)
     optimizer, schedule = make_optimizer(config.optimizer, config.total_updates)
-    states = state_specs(layout, shapes, optimizer)
-    constants: Any = Constants(PartitionSpec(), layout.specs)  # pyrefly: ignore[bad-argument-type]
-    rounder = make_rounder(layout, lm.precision.params, config.weight_rounding, config.seed)
-    logprobs = make_logprobs(training_lm, layout, temperature, action_space(config.loss, lm.config))
-    synced = make_sync(layout)
+    states = state_specs(parts.trained, parts.shapes, optimizer)
+    rounder = make_rounder(parts.trained, lm.precision.params, config.weight_rounding, config.seed)
+    logprobs = make_logprobs(
+        training_lm, parts.text, temperature, action_space(config.loss, lm.config)
+    )
+    synced = make_sync(parts.text)
+    frozen_specs = parts.constants.frozen
 
     def old_logprobs(state: TrainState, frozen: Params, streams: Array) -> tuple[Array, Array]:
         return logprobs(rounder(state.trainable, state.step), frozen, streams)
 
-    def sync_text(state: TrainState) -> Params:
-        return synced(rounder(state.trainable, state.step))
+    def sync_text(state: TrainState, frozen: Params) -> Params:
+        return synced(merge(rounder(state.trainable, state.step), frozen))
 
-    sync_text_mapped = mesh.map(sync_text, in_axes=(states,), out_axes=None)
+    sync = mesh.map(sync_text, in_axes=(states, frozen_specs), out_axes=None)
 
     return Programs(
-        base=_make_base(mesh, layout),
+        base=_make_base(config, mesh, parts),
         init=mesh.jit(lambda trainable: init_train_state(trainable, optimizer), states),
-        sync=lambda state, frozen: {**frozen, **sync_text_mapped(state)},
+        sync=sync,
         rollout=mesh.map(
             _make_rollout(config, lm, mimi), in_axes=(None, None, 0, 0, 0), out_axes=0
         ),
         hear=mesh.map(hear, in_axes=(None, 0), out_axes=0),
-        logprobs=mesh.map(old_logprobs, in_axes=(states, None, 0), out_axes=0),
+        logprobs=mesh.map(old_logprobs, in_axes=(states, frozen_specs, 0), out_axes=0),
         update=mesh.map(
             make_update(
-                text_loss(training_lm, layout, config.loss, temperature),
+                text_loss(training_lm, parts.text, config.loss, temperature),
                 optimizer,
-                layout,
+                parts.trained,
                 rounder,
                 config.optimizer.clip_norm,
             ),
-            in_axes=(states, constants, 0),
+            in_axes=(states, parts.constants, 0),
             out_axes=(states, None),
             donate=(0,),
         ),
@@ -98,11 +100,57 @@ def make_programs(config: GRPOConfig, mesh: Mesh, lm: Moshi, mimi: Mimi) -> Prog
     )
 
 
-def _make_base(mesh: Mesh, layout: Layout) -> Callable[[Params], tuple[Params, Constants]]:
+class Parts(NamedTuple):
+    """The model's parameters as a run divides them: what the text reads, what of it is trained."""
+
+    text: Layout  # of everything that the text reads
+    trained: Layout
+    shapes: Params  # of what is trained
+    constants: Constants  # of `PartitionSpec`
+
+
+def make_parts(config: GRPOConfig, training_lm: Moshi, mesh: Mesh) -> Parts:
+    """Divide a model's parameters.
+
+    Args:
+        config: of the run.
+        training_lm: layers stacked.
+        mesh: of the run.
+
+    Raises:
+        ValueError: the devices do not divide a matrix.
+    """
+    shapes = split(training_lm)[1]
+    reached, rest = partition(shapes)
+    text = make_layout(reached, mesh)
+    cuts = {**text.cuts, **jax.tree.map(lambda _: -1, rest)}
+    trained_cuts, frozen_cuts = partition(cuts, wanted_of(config))
+    trained = Layout(trained_cuts, mesh)
+    reference = trained.specs if config.lora.rank is None else {}
+    return Parts(
+        text=text,
+        trained=trained,
+        shapes=partition(shapes, wanted_of(config))[0],
+        constants=Constants(Layout(frozen_cuts, mesh).specs, reference),
+    )
+
+
+def wanted_of(config: GRPOConfig) -> Callable[[tuple[str, ...]], bool] | None:
+    """Which of the leaves that get gradient are trained."""
+    if config.lora.rank is None:
+        return None
+    return lambda path: is_trained(config.lora, path)
+
+
+def _make_base(
+    config: GRPOConfig, mesh: Mesh, parts: Parts
+) -> Callable[[Params], tuple[Params, Constants]]:
     def base(params: Params) -> tuple[Params, Constants]:
-        trainable, frozen = partition(params)
-        stacked = mesh.jit(stack_layers, layout.specs)(trainable)
-        return stacked, Constants(mesh.put(frozen), stacked)
+        reached, rest = partition(params)
+        stacked = mesh.jit(stack_layers, parts.text.specs)(reached)
+        trainable, frozen = partition({**stacked, **rest}, wanted_of(config))
+        reference = trainable if config.lora.rank is None else {}
+        return trainable, Constants({**frozen, **mesh.put(rest)}, reference)
 
     return base
 

@@ -6,12 +6,14 @@ whole vocabulary, so the ratio is that of the distribution they were drawn from.
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from convert import export_moshi, load_mimi, load_moshi
+from convert import export_lora, export_moshi, load_mimi, load_moshi
+from grpo.adapters import add_adapters, fused, with_adapters
 from grpo.checkpoint import Checkpoints, Restored
 from grpo.collect import Models, ScoringPool
 from grpo.config import GRPOConfig
@@ -23,9 +25,10 @@ from grpo.mesh import Mesh, make_mesh
 from grpo.metrics import every_process, progress_line
 from grpo.programs import make_programs
 from grpo.tracking import RunTracker, open_run, open_tracker
-from grpo.trainable import Params
+from grpo.trainable import Params, merge
 from grpo.update import TrainState
-from layers_jax import Precision
+from helium_jax import Moshi, unstack_layers
+from layers_jax import Precision, split_adapters
 from rewards import load_vad
 
 logger = logging.getLogger("grpo")
@@ -76,6 +79,9 @@ def train(config: GRPOConfig) -> TrainResult:
     )
     precision = Precision.f32() if config.precision == "f32" else Precision.bf16()
     lm, params = load_moshi(config.checkpoint, precision=precision)
+    if config.lora.rank is not None:
+        lm = with_adapters(lm, config.lora)
+        params = add_adapters(lm, params, config.seed)
     mimi, mimi_params = load_mimi(config.checkpoint)
     folder = open_run(config)
 
@@ -100,12 +106,23 @@ def train(config: GRPOConfig) -> TrainResult:
             run = Run(config, mesh, programs, models, pool, frame_s)
             state = _epochs(run, state, position, data, checkpoints, tracker, notice)
 
-    trained = mesh.fetch(programs.sync(state, constants.frozen))
-    export = folder / "export"
-    if not export.exists() and jax.process_index() == 0:
-        export_moshi(export, lm.config, trained, source=config.checkpoint, dtypes="float32")
-        logger.info("exported to %s", export)
-    return TrainResult(trained, export, folder / "metrics.jsonl")
+    trained = _export(folder / "export", config, mesh, lm, merge(state.trainable, constants.frozen))
+    return TrainResult(trained, folder / "export", folder / "metrics.jsonl")
+
+
+def _export(folder: Path, config: GRPOConfig, mesh: Mesh, lm: Moshi, params: Params) -> Params:
+    """Write the trained model as a release: adapters added in and, beside it, on their own."""
+    trained = unstack_layers(mesh.whole(params))
+    adapters, plain = None, lm.config
+    if lm.config.lora is not None:
+        adapters, plain = split_adapters(trained)[0], replace(lm.config, lora=None)
+        trained = fused(trained, lm.config.lora.scaling)
+    if not folder.exists() and jax.process_index() == 0:
+        export_moshi(folder, plain, trained, source=config.checkpoint, dtypes="float32")
+        logger.info("exported to %s", folder)
+        if adapters is not None:
+            export_lora(folder.with_name("lora.safetensors"), lm.config, adapters)
+    return trained
 
 
 def _epochs(
