@@ -12,6 +12,10 @@ from jax.typing import DTypeLike
 # GPU writes a single row's products out before it adds them up. A CPU is fastest without padding.
 MATRIX_ROWS = {"tpu": 8, "cuda": 2}
 
+# A CPU repacks the kernel before it multiplies. For few rows that takes longer than the product,
+# least if the part that is packed at once (of so many rows of the kernel) stays in a core's cache.
+CHUNKED_ROWS, CHUNK = 16, 64
+
 MatmulPrecision = Literal["default", "high", "highest"]
 
 
@@ -76,8 +80,25 @@ class Precision:
                 preferred_element_type=jnp.float32,
             )
 
+        def in_chunks(rows: jax.Array, kernel: jax.Array) -> jax.Array:
+            products = jnp.einsum(
+                "rcd,cd...->cr...",
+                rows.reshape(len(rows), -1, CHUNK),
+                kernel.reshape(-1, CHUNK, *kernel.shape[1:]),
+                precision=self.matmul,
+                preferred_element_type=jnp.float32,
+            )
+            return products.sum(axis=0)
+
         rows = x.astype(self.compute).reshape(-1, x.shape[-1])
-        sums = on_rows(MATRIX_ROWS, product, rows, kernel)
+        chunked = (
+            len(rows) <= CHUNKED_ROWS
+            and kernel.dtype == jnp.float32
+            and len(kernel) > CHUNK
+            and len(kernel) % CHUNK == 0
+        )
+        cpu = in_chunks if chunked else product
+        sums = on_rows(MATRIX_ROWS, product, rows, kernel, cpu=cpu)
         if scale is not None:
             sums = sums * scale
         return sums.astype(self.compute).reshape(*x.shape[:-1], *kernel.shape[1:])
@@ -89,6 +110,7 @@ def on_rows(
     rows: jax.Array,
     *others: jax.Array,
     axis: int = 0,
+    cpu: Callable[..., jax.Array] | None = None,
 ) -> jax.Array:
     """`function(rows, *others)` with at least as many rows as the device multiplies well.
 
@@ -98,10 +120,14 @@ def on_rows(
       rows: rows on axis `axis`, where the result has them too.
       others: further arguments.
       axis: which one.
+      cpu: what a CPU runs in place of `function`.
     """
     count = rows.shape[axis]
+    cpu = cpu or function
     if count >= max(least.values()):
-        return function(rows, *others)
+        if cpu is function:
+            return function(rows, *others)
+        return jax.lax.platform_dependent(rows, *others, cpu=cpu, default=function)
 
     def padded_to(size: int) -> Callable[..., jax.Array]:
         padding = [(0, 0)] * rows.ndim
@@ -113,5 +139,5 @@ def on_rows(
 
         return padded
 
-    by_platform = {platform: padded_to(size) for platform, size in least.items()}
+    by_platform = {"cpu": cpu} | {platform: padded_to(size) for platform, size in least.items()}
     return jax.lax.platform_dependent(rows, *others, **by_platform, default=function)

@@ -93,8 +93,21 @@ def test_imports_follow_the_room_direction():
 def test_the_torch_reference_is_never_needed_at_run_time():
     oracle = {"torch", "moshi", "silero_vad", "onnxruntime", "einops"}
     needing = {relative(path) for path in SOURCES if rooms_imported(path) & oracle}
+    needing -= {relative(path) for path in PEERS}
     # The first runs its sentence encoder in onnxruntime; the others are what is compared with.
     assert needing == {"rewards/judge/embedded.py", "bench/vad.py"}
+
+
+PEERS = [path for path in SOURCES if relative(path).startswith("bench/peers/")]
+
+
+def test_what_a_benchmark_is_held_against_is_imported_when_it_is_asked_for():
+    runtimes = {"torch", "moshi", "rustymimi", "transformers"}
+    assert len(PEERS) > len(runtimes)
+    for path in PEERS:
+        top = ast.parse(path.read_text()).body
+        early = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not set(imported_modules(ast.Module(early, []))) & runtimes, relative(path)
 
 
 def test_files_stay_small():

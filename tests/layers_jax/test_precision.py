@@ -62,3 +62,16 @@ def test_few_rows_are_padded_where_that_is_faster_and_nobody_sees_it(axis):
     enough = jnp.ones((16, 16))
     np.testing.assert_array_equal(on_rows({"cpu": 8}, double, enough, two, axis=axis), enough * 2)
     assert sizes == [16]
+
+
+@pytest.mark.parametrize(("rows", "depth"), [(2, 128), (16, 192), (17, 128), (2, 64), (2, 130)])
+def test_a_cpu_multiplies_few_rows_by_parts_of_the_kernel_and_nobody_sees_it(rows, depth):
+    """In one piece where it would not pay: many rows, or a kernel that is one part already."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((rows, depth)), rng.standard_normal((depth, 2, 3))
+    program = jax.jit(Precision.f32().dot)
+    got = program(jnp.float32(x), jnp.float32(kernel))
+    np.testing.assert_allclose(got, np.einsum("td,dnh->tnh", x, kernel), atol=1e-4)
+    text = program.lower(jnp.float32(x), jnp.float32(kernel)).as_text()
+    in_parts = f"{depth // 64}x64x2x3" in text
+    assert in_parts == (rows <= 16 and depth in (128, 192))
