@@ -10,6 +10,7 @@ import tyro
 
 from moshi_jax.verify.check import Check
 from moshi_jax.verify.codec import check_codec
+from moshi_jax.verify.functions import check_functions, is_of_functions
 from moshi_jax.verify.language_model import RUNS as language_model_runs
 from moshi_jax.verify.language_model import check_language_model
 from moshi_jax.verify.lora import check_lora
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
 def verify(path: Path) -> str:
     """Repeats one recording, prints its line, and returns the verdict."""
     recording = read_recording(path)
-    if not recording.weights and checkpoint_folder(recording) is None:
+    functions = is_of_functions(recording)
+    if not (functions or recording.weights or checkpoint_folder(recording)):
         print(f"{recording.name}: skipped, it has no model of its own and no checkpoint beside it")
         return "skipped"
     try:
@@ -65,6 +67,9 @@ def verify(path: Path) -> str:
 
 def _checks(recording: Recording) -> Iterator[Check]:
     folder = checkpoint_folder(recording)
+    if is_of_functions(recording):
+        yield from check_functions(recording)
+        return
     if "seanet" in recording.config:
         yield from check_codec(recording)
         return

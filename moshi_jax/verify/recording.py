@@ -52,6 +52,12 @@ class Recording:
         parts = [key.split("/") for key in self.tensors if key.startswith("expected/")]
         return {part[1] for part in parts if len(part) > 2}
 
+    @property
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Recorded outputs that belong to no run."""
+        under = self._under("expected/")
+        return {name: value for name, value in under.items() if "/" not in name}
+
     def expected(self, run: str) -> dict[str, np.ndarray]:
         """Outputs of one run."""
         return self._under(f"expected/{run}/")
