@@ -157,7 +157,10 @@ def _low_rank_embedding(case: _Case) -> jax.Array:
 
 def _sample(case: _Case, name: str) -> jax.Array:
     top_k = {"plain": None, "topk": "top_k", "topk_clip": "top_k_clip"}[name]
-    sampler = Sampler(temperature=case.options["sample_temp"], top_k=top_k and case.options[top_k])
+    sampler = Sampler(
+        temperature=case.options["sample_temp"],
+        top_k=None if top_k is None else int(case.options[top_k]),
+    )
     return sampler(case.input("logits"), case.input(f"noise_{name}"))[0]
 
 
