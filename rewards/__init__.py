@@ -24,6 +24,7 @@ from rewards.intervals import (
     total_s,
     utterances,
 )
+from rewards.monitors import THRESHOLDS, Finding, Mean, Monitors, Threshold
 from rewards.outcome import Outcome, missing
 from rewards.registry import (
     REWARDS,
@@ -37,6 +38,7 @@ from rewards.registry import (
     score,
 )
 from rewards.resample import resample_24k_to_16k
+from rewards.rollout_statistics import STATISTICS, RolloutView
 from rewards.stored import Scored, read_dialogues, score_file
 from rewards.timestamps import VadConfig, detect_speech, speech_intervals
 from rewards.vad import (
@@ -51,14 +53,21 @@ load_axes()
 
 __all__ = [
     "REWARDS",
+    "STATISTICS",
+    "THRESHOLDS",
     "BackchannelConfig",
     "Dialogue",
+    "Finding",
     "InterruptionConfig",
     "Interval",
+    "Mean",
+    "Monitors",
     "Outcome",
     "PauseConfig",
     "Reward",
+    "RolloutView",
     "Scored",
+    "Threshold",
     "TurnTakingConfig",
     "VadConfig",
     "VadState",
