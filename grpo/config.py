@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from grpo.advantages import ESTIMATORS, Estimator
 from grpo.distributed import DistributedConfig
+from grpo.perturb import PerturbConfig
 from grpo.segments import AXES
 
 
@@ -230,6 +231,7 @@ class GRPOConfig:
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     lora: LoraTraining = field(default_factory=LoraTraining)
     context: ContextConfig = field(default_factory=ContextConfig)
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)

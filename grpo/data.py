@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from grpo.perturb import Codec, PerturbConfig, perturb
 from grpo.records import (
     ManifestEntry,
     SegmentRecord,
@@ -64,6 +65,8 @@ class DataConfig:
     """Longest context."""
     context_ramp_steps: int = 1
     """Steps over which the limit of the context grows from 0 to the longest, linearly."""
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    """What is done to the user's audio, silence before it included."""
     bucket_frames: tuple[int, ...] = (64, 128, 192, 256, 384, 512, 640, 832)
     """Lengths that audio is padded to, increasing; each one that occurs is compiled once."""
     seed: int = 0
@@ -152,6 +155,7 @@ def group_batches(
     groups: int,
     host: int = 0,
     num_hosts: int = 1,
+    codec: Codec | None = None,
 ) -> GroupIterator:
     """Batches of one host: `groups` of the `groups * num_hosts` groups of every step.
 
@@ -165,6 +169,7 @@ def group_batches(
         groups: D, groups of this host in a step.
         host: number of this host.
         num_hosts: hosts that share a step.
+        codec: of `grpo.perturb.codec_trip`, if the perturbation "codec" is drawn.
 
     Raises:
         FileNotFoundError: no manifest in the folder.
@@ -178,10 +183,26 @@ def group_batches(
             f"got {groups} groups on host {host} of {num_hosts}, expected at least 1 and a host"
             " from 0 up to below the host count"
         )
+    if config.perturb.needs_codec() and codec is None:
+        raise ValueError("codec: got none, expected one for the perturbation 'codec'; pass it")
     folder = Path(folder)
     entries = _entries_by_axis(folder, config)
     read = record_reader(folder)
     groups_per_step = groups * num_hosts
+
+    def other_voice(rng: np.random.Generator) -> np.ndarray:
+        of_axis = entries[rng.integers(len(entries))]
+        return to_float32(read(of_axis[rng.integers(len(of_axis))]).user)
+
+    def heard(pcm: np.ndarray, index: int) -> np.ndarray:
+        return perturb(
+            pcm,
+            config.perturb,
+            index=index,
+            step=index // groups_per_step,
+            other=other_voice,
+            codec=codec,
+        )[0]
 
     def draw(index: int, rng: np.random.Generator) -> _Draw:
         of_axis = entries[rng.integers(len(entries))]
@@ -194,7 +215,7 @@ def group_batches(
 
     def load(step: Sequence[_Draw]) -> GroupBatch:
         longest = max(draw.num_frames for draw in step)
-        return _collate(step[host::num_hosts], read, config, longest)
+        return _collate(step[host::num_hosts], read, heard, config, longest)
 
     endless = 2**40 // groups_per_step * groups_per_step
     dataset = (
@@ -240,6 +261,7 @@ def _entries_by_axis(folder: Path, config: DataConfig) -> list[list[ManifestEntr
 def _collate(
     draws: Sequence[_Draw],
     read: Callable[[ManifestEntry], SegmentRecord],
+    heard: Callable[[np.ndarray, int], np.ndarray],
     config: DataConfig,
     longest_frames: int,
 ) -> GroupBatch:
@@ -251,7 +273,9 @@ def _collate(
         first = record.n_context_samples - draw.context_frames * FRAME_SAMPLES
         audio = to_float32(record.user[first:])
         start = prefix * FRAME_SAMPLES
-        row[start : start + len(audio)] = audio
+        end = start + len(audio)
+        row[start:end] = audio
+        row[:end] = heard(row[:end], draw.index)
     segments = [draw.entry.segment for draw in draws]
     labels = [s.relative_labels() for s in segments]
     return GroupBatch(

@@ -14,6 +14,7 @@ from grpo.collect import Models, ScoringPool, collect
 from grpo.config import GRPOConfig
 from grpo.data import group_batches
 from grpo.mesh import make_mesh
+from grpo.perturb import PerturbConfig, codec_trip
 from grpo.policy import Constants
 from grpo.programs import make_programs
 from grpo.train import data_config
@@ -25,7 +26,7 @@ from rewards import load_vad, rewards_for
 def evaluate(
     config: GRPOConfig, policies: Mapping[str, Params | None], *, groups: int
 ) -> dict[str, dict[str, float]]:
-    """Mean of every reward for each policy.
+    """Mean of every reward for each policy, on clean audio.
 
     Args:
         config: of the run; its segments are drawn anew with the seed after the run's.
@@ -38,9 +39,32 @@ def evaluate(
     Raises:
         ValueError: as `grpo.train`.
     """
+    return evaluate_conditions(config, policies, {"clean": PerturbConfig()}, groups=groups)["clean"]
+
+
+def evaluate_conditions(
+    config: GRPOConfig,
+    policies: Mapping[str, Params | None],
+    conditions: Mapping[str, PerturbConfig],
+    *,
+    groups: int,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """`evaluate` under several conditions: the same segments and draws, other audio of the user.
+
+    Args:
+        config: as in `evaluate`.
+        policies: as in `evaluate`.
+        conditions: what is done to the user's audio, by name (`grpo.perturb.robustness_grid`).
+        groups: as in `evaluate`.
+
+    Returns:
+        Condition -> what `evaluate` returns.
+
+    Raises:
+        ValueError: as `grpo.train`.
+    """
     config = replace(config, seed=config.seed + 1)
     mesh = make_mesh(config.devices)
-    batch = next(group_batches(config.segments, data_config(config), groups=groups))
     precision = Precision.f32() if config.precision == "f32" else Precision.bf16()
     lm, stored = load_moshi(config.checkpoint, precision=precision)
     mimi, mimi_params = load_mimi(config.checkpoint)
@@ -49,18 +73,29 @@ def evaluate(
     models = Models(nothing, mesh.put(mimi_params), mesh.put(load_vad()))
     frame_s = mimi.config.frame_samples / mimi.config.sample_rate
 
-    results: dict[str, dict[str, float]] = {}
+    codec, data = codec_trip(mimi, mimi_params), data_config(config)
+    batches = {
+        condition: next(
+            group_batches(
+                config.segments, replace(data, perturb=perturb), groups=groups, codec=codec
+            )
+        )
+        for condition, perturb in conditions.items()
+    }
+
+    results: dict[str, dict[str, dict[str, float]]] = {condition: {} for condition in conditions}
     for name, params in policies.items():
         weights = mesh.put(stored if params is None else params)
-        with ScoringPool(config.scoring_threads) as pool:
-            rollouts = collect(config, mesh, programs, models, pool, weights, batch, frame_s)
-            scored = rollouts.wait()
-        results[name] = {
-            f"{axis}/{reward.name}": float(values.mean())
-            for axis in config.axes
-            for reward in rewards_for(axis)
-            if (values := _values(scored, batch.axis, axis, reward.name)).size
-        }
+        for condition, batch in batches.items():
+            with ScoringPool(config.scoring_threads) as pool:
+                rollouts = collect(config, mesh, programs, models, pool, weights, batch, frame_s)
+                scored = rollouts.wait()
+            results[condition][name] = {
+                f"{axis}/{reward.name}": float(values.mean())
+                for axis in config.axes
+                for reward in rewards_for(axis)
+                if (values := _values(scored, batch.axis, axis, reward.name)).size
+            }
     return results
 
 

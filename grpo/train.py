@@ -23,6 +23,7 @@ from grpo.epoch import Experience, Metrics, Run, epoch_metrics, roll_out, update
 from grpo.interrupt import Preempted, StopNotice
 from grpo.mesh import Mesh, make_mesh
 from grpo.metrics import every_process, progress_line
+from grpo.perturb import codec_trip
 from grpo.programs import make_programs
 from grpo.tracking import RunTracker, open_run, open_tracker
 from grpo.trainable import Params, merge
@@ -70,19 +71,20 @@ def train(config: GRPOConfig) -> TrainResult:
             f"groups_per_epoch is {config.groups_per_epoch}, expected a multiple of the "
             f"{mesh.size} devices; change it or --devices"
         )
-    data = group_batches(
-        config.segments,
-        data_config(config),
-        groups=config.groups_per_epoch // jax.process_count(),
-        host=jax.process_index(),
-        num_hosts=jax.process_count(),
-    )
     precision = Precision.f32() if config.precision == "f32" else Precision.bf16()
     lm, params = load_moshi(config.checkpoint, precision=precision)
     if config.lora.rank is not None:
         lm = with_adapters(lm, config.lora)
         params = add_adapters(lm, params, config.seed)
     mimi, mimi_params = load_mimi(config.checkpoint)
+    data = group_batches(
+        config.segments,
+        data_config(config),
+        groups=config.groups_per_epoch // jax.process_count(),
+        host=jax.process_index(),
+        num_hosts=jax.process_count(),
+        codec=codec_trip(mimi, mimi_params) if config.perturb.needs_codec() else None,
+    )
     folder = open_run(config)
 
     programs = make_programs(config, mesh, lm, mimi)
@@ -249,6 +251,7 @@ def data_config(config: GRPOConfig) -> DataConfig:
         context_probability=0.0 if config.no_context else config.context.probability,
         context_max_s=config.context.max_s,
         context_ramp_steps=1 if config.no_context_schedule else config.epochs,
+        perturb=config.perturb,
         bucket_frames=config.bucket_frames,
         seed=config.seed,
     )

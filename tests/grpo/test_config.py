@@ -18,6 +18,7 @@ from grpo.config import (
     TrackingConfig,
 )
 from grpo.distributed import DistributedConfig
+from grpo.perturb import PerturbConfig
 from grpo.train import data_config
 
 PATHS = {"checkpoint": Path("model"), "segments": Path("segments"), "run_dir": Path("run")}
@@ -122,6 +123,7 @@ def test_json_round_trip_keeps_every_field():
         advantage=AdvantageConfig(estimator="rloo", clip=5.0),
         lora=LoraTraining(rank=4, scaling=1.0, targets=("head",)),
         context=ContextConfig(probability=1.0, max_s=3.0),
+        perturb=PerturbConfig(probability=0.5, kinds=("white", "loss"), ramp_steps=7, seed=1),
         samples=SamplesConfig(every_epochs=1, count=3),
         tracking=TrackingConfig(tensorboard=True, wandb_project="p"),
         distributed=DistributedConfig(coordinator="a:1", num_processes=2, process_id=1),

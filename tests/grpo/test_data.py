@@ -1,11 +1,13 @@
 """Groups of a step: a function of (seed, counter), whatever the hosts, resumed anywhere."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from grpo.data import DataConfig, group_batches
+from grpo.perturb import PerturbConfig
 from grpo.records import SegmentRecord, ShardWriter, write_manifest
 from grpo.segments import FRAME_SAMPLES, Segment
 from rewards.dialogue import Dialogue
@@ -115,6 +117,38 @@ def test_labels_are_what_a_dialogue_takes(folder):
         for name, value in expected[axis].items():
             np.testing.assert_allclose(getattr(dialogue, name), value, atol=1e-9)
         assert labels.keys() == expected[axis].keys()
+
+
+def test_perturbed_groups_are_the_same_segments_heard_otherwise(folder):
+    noisy = PerturbConfig(probability=1.0, kinds=("gain",), max_kinds=1, level=-20.0)
+    for context in (0.0, 1.0):
+        clean = DataConfig(seed=5, context_probability=context)
+        one = next(group_batches(folder, clean, groups=8))
+        other = next(group_batches(folder, replace(clean, perturb=noisy), groups=8))
+        np.testing.assert_allclose(other.pcm, 0.1 * one.pcm, atol=1e-7)
+        for name in set(one._fields) - {"pcm"}:
+            assert repr(getattr(one, name)) == repr(getattr(other, name)), name
+
+
+def test_perturbations_do_not_depend_on_hosts(folder):
+    noisy = PerturbConfig(probability=0.7, kinds=("talker", "white", "loss"))
+    config = DataConfig(seed=5, perturb=noisy)
+    whole = next(group_batches(folder, config, groups=4))
+    parts = [next(group_batches(folder, config, groups=2, host=h, num_hosts=2)) for h in range(2)]
+    for part in parts:
+        for row, index in enumerate(part.index):
+            alone = whole.pcm[whole.index.tolist().index(index)]
+            np.testing.assert_array_equal(part.pcm[row], alone)
+    ends = whole.num_frames * FRAME_SAMPLES
+    assert all(not row[end:].any() for row, end in zip(whole.pcm, ends, strict=True))
+
+
+def test_the_codec_has_to_be_at_hand(folder):
+    config = DataConfig(perturb=PerturbConfig(probability=1.0, kinds=("codec",)))
+    with pytest.raises(ValueError, match="codec: got none"):
+        group_batches(folder, config, groups=2)
+    batch = next(group_batches(folder, config, groups=2, codec=lambda pcm, k: pcm * 0))
+    assert not batch.pcm.any()
 
 
 def test_four_hosts_together_see_what_one_sees(folder):
