@@ -71,11 +71,6 @@ def train(config: GRPOConfig) -> TrainResult:
             f"groups_per_epoch is {config.groups_per_epoch}, expected a multiple of the "
             f"{mesh.size} devices; change it or --devices"
         )
-    precision = Precision.f32() if config.precision == "f32" else Precision.bf16()
-    lm, params = load_moshi(config.checkpoint, precision=precision)
-    if config.lora.rank is not None:
-        lm = with_adapters(lm, config.lora)
-        params = add_adapters(lm, params, config.seed)
     mimi, mimi_params = load_mimi(config.checkpoint)
     data = group_batches(
         config.segments,
@@ -85,6 +80,11 @@ def train(config: GRPOConfig) -> TrainResult:
         num_hosts=jax.process_count(),
         codec=codec_trip(mimi, mimi_params) if config.perturb.needs_codec() else None,
     )
+    precision = Precision.f32() if config.precision == "f32" else Precision.bf16()
+    lm, params = load_moshi(config.checkpoint, precision=precision)
+    if config.lora.rank is not None:
+        lm = with_adapters(lm, config.lora)
+        params = add_adapters(lm, params, config.seed)
     folder = open_run(config)
 
     programs = make_programs(config, mesh, lm, mimi)
