@@ -37,15 +37,15 @@ def encode_step(
       mimi: the codec's definition (static).
       params: its parameters.
       state: sessions so far; donate it.
-      pcm: S = `config.frame_samples` samples in [-1, 1] a row.
+      pcm: S = `config.frame_samples` samples in [-1, 1] a row; NaN and infinite ones are silence.
       mask: rows to run; the codes of the others are -1 and their state is untouched.
 
     Raises:
       ValueError: S is not one frame.
     """
-    _check_frame(mimi, pcm)
+    check_frame(mimi, pcm)
     model = bind(mimi, params)
-    latent, encoder = model.latent_step(pcm, state.encoder, mask)
+    latent, encoder = model.latent_step(_finite(pcm), state.encoder, mask)
     codes = model.quantizer.encode(latent, mimi.config.num_codebooks)[..., 0]
     codes = jnp.where(mask[:, None], codes, -1)
     return MimiState(encoder=encoder, decoder=state.decoder), codes
@@ -58,7 +58,12 @@ def decode_step(
     codes: Int[Array, "B K"],
     mask: Bool[Array, " B"],
 ) -> tuple[MimiState, Float[Array, "B S"]]:
-    """One frame of codes in, one frame of audio out; rows outside `mask` are silent, untouched."""
+    """One frame of codes in, one frame of audio out; rows outside `mask` are silent, untouched.
+
+    Raises:
+      ValueError: K is not 1 to n_q, or the codes are no integers.
+    """
+    _check_levels(mimi, codes)
     model = bind(mimi, params)
     pcm, decoder = model.synthesis_step(codes[..., None], state.decoder, mask)
     return MimiState(encoder=state.encoder, decoder=decoder), masked_update(
@@ -82,7 +87,8 @@ def encode(
     padded = jnp.pad(pcm, ((0, 0), (0, -pcm.shape[1] % frame)))
     if mode == "full":
         model = bind(mimi, params)
-        return model.quantizer.encode(model.latent(padded), mimi.config.num_codebooks)
+        latent = model.latent(_finite(padded))
+        return model.quantizer.encode(latent, mimi.config.num_codebooks)
     mask = jnp.ones(pcm.shape[0], bool)
     frames = padded.reshape(pcm.shape[0], -1, frame).swapaxes(0, 1)
 
@@ -114,7 +120,12 @@ def decode(
     return pcm.swapaxes(0, 1).reshape(codes.shape[0], -1)
 
 
-def _check_frame(mimi: Mimi, pcm: jax.Array) -> None:
+def check_frame(mimi: Mimi, pcm: jax.Array | np.ndarray) -> None:
+    """Raises ValueError unless `pcm` is one frame of floats a row."""
+    if not jnp.issubdtype(pcm.dtype, jnp.floating):
+        raise ValueError(
+            f"got {pcm.dtype} samples, expected floats in [-1, 1]; divide 16-bit ones by 32768"
+        )
     if pcm.shape[1] != mimi.config.frame_samples:
         raise ValueError(
             f"a streaming call got {pcm.shape[1]} samples, expected one frame of "
@@ -122,8 +133,23 @@ def _check_frame(mimi: Mimi, pcm: jax.Array) -> None:
         )
 
 
+def _finite(pcm: jax.Array) -> jax.Array:
+    """One NaN would stay in a session's attention cache for ten seconds."""
+    return jnp.where(jnp.isfinite(pcm), pcm, 0)
+
+
+def _check_levels(mimi: Mimi, codes: jax.Array) -> None:
+    most = mimi.config.quantizer.n_q
+    if not 1 <= codes.shape[1] <= most or not jnp.issubdtype(codes.dtype, jnp.integer):
+        raise ValueError(
+            f"got codes {codes.dtype}{list(codes.shape)}, expected integers [B, K, ...] with 1 to "
+            f"{most} codebooks K; drop the others"
+        )
+
+
 def _check_codes(mimi: Mimi, codes: jax.Array) -> None:
-    if isinstance(codes, jax.core.Tracer):
+    _check_levels(mimi, codes)
+    if isinstance(codes, jax.core.Tracer) or codes.size == 0:
         return
     low, high = int(np.min(codes)), int(np.max(codes))
     if low < 0 or high >= mimi.config.quantizer.bins:

@@ -21,6 +21,7 @@ from mimi_jax import (
     init_state,
     nano,
 )
+from mimi_jax.codec import check_frame
 
 NEAR_TIE = 1e-3
 PCM_TOLERANCE = 1e-5
@@ -209,6 +210,58 @@ def test_the_state_is_donated_and_used_up(small, small_frame):
         warnings.simplefilter("error")
         small_frame(state, pcm, codes, np.ones(2, bool))
     assert all(leaf.is_deleted() for leaf in leaves)
+
+
+def test_a_bad_row_is_heard_as_silence_and_the_others_never_notice(small, small_frame):
+    """NaN in a ring would poison the session's attention for as long as it is in the window."""
+    rng = np.random.default_rng(5)
+    pcm, codes = rng.uniform(-1, 1, (6, 2, 8)).astype(np.float32), np.zeros((2, 3), np.int32)
+    bad = pcm.copy()
+    bad[1, 0, 2:4], bad[2, 0, :] = (np.nan, -np.inf), 3e38
+    silent = bad.copy()
+    silent[1, 0, 2:4] = 0
+    runs = []
+    for given in (bad, silent, pcm):
+        state, heard = init_state(small.mimi, 2), []
+        for frame in given:
+            state, encoded, _ = small_frame(state, frame, codes, np.ones(2, bool))
+            heard.append(np.asarray(encoded))
+        runs.append(np.stack(heard))
+    np.testing.assert_array_equal(runs[0], runs[1])
+    np.testing.assert_array_equal(runs[0][:, 1], runs[2][:, 1])
+    assert ((runs[0] >= 0) & (runs[0] < 7)).all()
+
+
+def test_other_formats_and_too_many_codebooks_are_refused(small):
+    state, ran = init_state(small.mimi, 1), jnp.ones(1, bool)
+    with pytest.raises(ValueError, match=r"got int16 samples, expected floats in \[-1, 1\]"):
+        check_frame(small.mimi, np.zeros((1, 8), np.int16))
+    with pytest.raises(ValueError, match=r"got codes int32\[1, 5\].* with 1 to 4 codebooks"):
+        decode_step(small.mimi, small.params, state, jnp.zeros((1, 5), jnp.int32), ran)
+
+
+def test_a_signal_without_samples_has_no_frames(small):
+    codes = encode(small.mimi, small.params, jnp.zeros((2, 0)))
+    assert codes.shape == (2, 3, 0)
+    assert decode(small.mimi, small.params, codes).shape == (2, 0)
+
+
+def test_products_are_asked_for_in_full_precision(small):
+    """A TPU would otherwise round every operand to bf16, and codes would flip."""
+
+    def both(mimi, params, state, pcm, mask):
+        state, codes = encode_step(mimi, params, state, pcm, mask)
+        return decode_step(mimi, params, state, codes, mask)
+
+    given = (init_state(small.mimi, 1), jnp.zeros((1, 8)), jnp.ones(1, bool))
+    run = jax.jit(lambda params, *rest: both(small.mimi, params, *rest))
+    traced = run.trace(small.params, *given)
+    for platform in ("tpu", "cpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+        assert len(products) > 20
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+        assert "f64" not in text and "stablehlo.convolution" not in text
 
 
 @pytest.mark.parity
