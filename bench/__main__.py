@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "convert": ("memory and speed of a conversion, beside a plain copy", "bench.conversion:main"),
     "vad": ("the voice activity detector, beside onnxruntime on one core", "bench.vad:main"),
     "robustness": ("rewards when the user's audio is not clean", "bench.robustness:main"),
+    "plan": ("does a described pod hold a GRPO run, and an epoch's bound", "bench.plan:main"),
     "machine": ("what this machine is, as every benchmark reports it", "bench.__main__:machine"),
     "mimi": ("a frame and a file through the codec, here and in other runtimes", "bench.mimi:main"),
 }

@@ -1,10 +1,11 @@
-"""`python -m grpo`: GRPO training from the command line."""
+"""`python -m grpo`: GRPO training from the command line; `report RUN` shows how a run went."""
 
 import sys
 from collections.abc import Sequence
 
 import tyro
 
+from grpo import report
 from grpo.config import GRPOConfig
 from grpo.tracking import log_progress
 from grpo.train import train
@@ -22,7 +23,7 @@ def parse(argv: Sequence[str] | None = None) -> GRPOConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train with the configuration given by flags.
+    """Train with the configuration given by flags; `report RUN` writes the curves of a run.
 
     Args:
         argv: `sys.argv[1:]` if None.
@@ -34,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError, OSError: as `train`; `run_command` makes them one line.
         SystemExit: 2 for bad usage, 0 for `--help`.
     """
-    config = parse(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["report"]:
+        return report.main(arguments[1:])
+    config = parse(arguments)
     log_progress()
     result = train(config)
     print(f"exported {result.export}, metrics in {result.metrics}")

@@ -80,9 +80,11 @@ class Layout:
 
 
 def make_layout(params: Any, mesh: Mesh) -> Layout:
-    """Cut every matrix along its longest dimension that the devices divide, tables by columns.
+    """Cut every matrix along its first dimension that the devices divide, tables by columns.
 
-    With `pmap`, nothing is cut. Vectors (norm scales) never are.
+    The first, since a TPU compiler scatters sums along the outermost dimension and turns others
+    into a sum of everything and a slice. With `pmap`, nothing is cut. Vectors (norm scales) never
+    are.
 
     Args:
         params: tree of arrays or shapes, temporal layers stacked.
@@ -99,13 +101,13 @@ def make_layout(params: Any, mesh: Mesh) -> Layout:
             return -1
         if names[-1] == "table":
             sizes = sizes[-1:]
-        fitting = [(size, dim) for dim, size in sizes if size % mesh.size == 0]
-        if not fitting:
-            raise ValueError(
-                f"{jax.tree_util.keystr(path)} has shape {tuple(leaf.shape)}, expected a dimension "
-                f"that {mesh.size} devices divide; use another number of devices"
-            )
-        return max(fitting)[1]
+        for dim, size in sizes:
+            if size % mesh.size == 0:
+                return dim
+        raise ValueError(
+            f"{jax.tree_util.keystr(path)} has shape {tuple(leaf.shape)}, expected a dimension "
+            f"that {mesh.size} devices divide; use another number of devices"
+        )
 
     return Layout(jax.tree_util.tree_map_with_path(cut, params), mesh)
 

@@ -32,9 +32,9 @@ def sharded(devices, shape):
     return make_mesh(devices, mapping="shard_map", shape=shape)
 
 
-def test_the_longest_dimension_is_cut_but_never_the_layers_and_tables_by_columns(params):
+def test_the_first_dimension_is_cut_but_never_the_layers_and_tables_by_columns(params):
     layout = make_layout(params, sharded(8, (2, 4)))
-    assert layout.cuts["temporal"]["layers"]["kernel"] == 2
+    assert layout.cuts["temporal"]["layers"]["kernel"] == 1
     assert layout.cuts["temporal"]["layers"]["norm"]["scale"] == -1
     assert layout.cuts["text_embedding"]["table"] == 1
     assert layout.specs["text_embedding"]["table"] == PartitionSpec(None, ("data", "model"))
