@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.safetensors_io import TensorInfo
-from helium_jax import MoshiConfig, as_personaplex, moshi_7b, personaplex_7b
+from helium_jax import MoshiConfig, as_personaplex, helium_2b, moshi_7b, personaplex_7b
 from mimi_jax import MimiConfig, mimi_24khz
 
 _CONFIG = "config.json"
@@ -48,6 +48,8 @@ def used_codebooks(lm: MoshiConfig) -> int:
     A model that generates all it hears plays both speakers. Source: `get_mimi` of moshi 0.2.13,
     which does not know that case (it would take 16 for PersonaPlex).
     """
+    if lm.n_q == 0:
+        return 8  # a text model has no use for a codec
     return lm.n_q // 2 if lm.dep_q == lm.n_q else max(lm.dep_q, lm.n_q - lm.dep_q)
 
 
@@ -76,7 +78,9 @@ def lm_from_config(values: Mapping[str, Any]) -> MoshiConfig:
     Raises:
       ValueError: a key is missing or unknown, or asks for what is not implemented.
     """
-    config = MoshiConfig.from_dict(values)
+    config = MoshiConfig.from_dict({**values, "quantize": False})  # weights say it themselves
+    if values.get("model_type") == "helium":
+        config = replace(config, text_initial=helium_2b().text_initial)
     return as_personaplex(config) if config.dep_q == config.n_q > 0 else config
 
 

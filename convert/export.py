@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from convert.checkpoint import MOSHI_NAME, Checkpoint, read_configs, write_config
+from convert.checkpoint import Checkpoint, read_configs, write_config
 from convert.errors import ConversionError
+from convert.files import MOSHI_NAME
 from convert.folders import Progress, new_folder, silent, write_release
 from convert.sources import Source, abstract_params, memory_source, open_source
 from helium_jax import MoshiConfig

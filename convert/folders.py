@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import CONVERSION_NAME, PARTS, Checkpoint, Part, read_configs
+from convert.checkpoint import CONVERSION_NAME, Checkpoint, Part, read_configs, write_json
 from convert.errors import ConversionError
+from convert.files import CONFIG_NAME
 from convert.orbax_io import save_leaves
 from convert.sources import Source, abstract_params, open_source
 from convert.voices import convert_voices
@@ -55,7 +56,7 @@ def to_jax(
         raise ConversionError([problem], subject=str(source))
     with new_folder(directory) as folder:
         entries: dict[str, Any] = {
-            part: _save_part(origin, part, folder, progress) for part in PARTS
+            part: _save_part(origin, part, folder, progress) for part in origin.parts
         }
         _copy_side_files(origin, folder)
         convert_voices(origin.directory, folder)
@@ -94,12 +95,8 @@ def write_release(
     """
     with new_folder(directory) as folder:
         _write(weights, folder / origin.file_name("moshi"), progress)
-        mimi = folder / origin.file_name("mimi")
-        if origin.is_jax:
-            with open_source(origin, "mimi", abstract_params(origin.mimi)) as codec:
-                _write(codec, mimi, progress)
-        else:
-            _copy(origin.weights("mimi"), mimi)
+        if "mimi" in origin.parts:
+            _write_codec(origin, folder / origin.file_name("mimi"), progress)
         _copy_side_files(origin, folder)
 
 
@@ -150,9 +147,21 @@ def _write(weights: Source, path: Path, progress: Progress) -> None:
     weights.write(path, progress(f"writing {path.name}", len(weights.tensors)))
 
 
+def _write_codec(origin: Checkpoint, path: Path, progress: Progress) -> None:
+    """The file itself where there is one of its own in the released layout."""
+    source = origin.weights("mimi")
+    with open_source(origin, "mimi", abstract_params(origin.mimi)) as codec:
+        if source.suffix != ".safetensors" or codec.foreign:
+            _write(codec, path, progress)
+            return
+    _copy(source, path)
+
+
 def _copy_side_files(origin: Checkpoint, folder: Path) -> None:
-    for name in origin.side_files:
-        _copy(origin.directory / name, folder / name)
+    if origin.rewritten is not None:
+        write_json(folder / CONFIG_NAME, origin.rewritten)
+    for name, path in origin.side_files.items():
+        _copy(path, folder / name)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -22,6 +22,12 @@ def mimi_rules(config: MimiConfig) -> list[Rule | Derived]:
     ]
 
 
+def seanet_names(config: SeanetConfig, half: str) -> list[str]:
+    """Released names of the convolutions of "encoder" or "decoder"."""
+    names = [rule.torch for rule in _seanet(config) if isinstance(rule, Rule)]
+    return [name for name in names if name.startswith(f"{half}.")]
+
+
 def _seanet(config: SeanetConfig) -> list[Rule | Derived]:
     """Positions in PyTorch's flat lists count the activations too; ours have names."""
     units, stages = config.n_residual_layers, len(config.ratios)

@@ -15,12 +15,13 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
+from convert.ahead import ahead
 from convert.errors import ConversionError
 from convert.rules import dotted
 from layers_jax.functional import Params
 
 # Leaves are written and read together until they have so many bytes.
-GROUP_BYTES = 256 << 20
+GROUP_BYTES = 128 << 20
 # The unit of a read: a device that holds an eighth of a matrix does not read all of it.
 CHUNK_BYTES = 32 << 20
 
@@ -49,6 +50,7 @@ def _context() -> ocp.Context:
     saving = context.array.saving
     saving.use_compression = False  # weights hardly shrink, and trying costs more than writing
     saving.storage_options.chunk_byte_size = CHUNK_BYTES
+    context.memory.deepcopy_host_arrays = False  # nobody changes a leaf once it is made
     return context
 
 
@@ -60,11 +62,11 @@ def save_tree(path: Path, params: Params) -> None:
 def save_leaves(path: Path, leaves: Iterable[tuple[Any, np.ndarray]]) -> None:
     """Writes leaves as they come, each with its key path in the tree.
 
-    While a group is being written the next one is made: two are in memory.
+    While a group is being written the next ones are made: three are in memory.
     """
     with _context():
         with contextlib.ExitStack() as writing:  # also waited for when making a leaf fails
-            for group in _groups(leaves):
+            for group in _groups(ahead(leaves, lambda entry: entry[1].nbytes, GROUP_BYTES)):
                 writing.close()
                 response = ocp.partial.save_async(path.absolute(), _subtree(group))
                 writing.callback(response.result)

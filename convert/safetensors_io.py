@@ -17,10 +17,13 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from convert.ahead import ahead
 from convert.errors import ConversionError
 from convert.transforms import Shape
 from layers_jax.files import atomic_path
 
+# How much may be waiting to be written while the next tensor is made.
+AHEAD_BYTES = 64 << 20
 # In the order in which the safetensors library lays tensors out in a file.
 FLOATS: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
@@ -36,6 +39,7 @@ _DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
     "BOOL": np.dtype(np.bool_),
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class MemoryTensors:
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self.arrays = arrays
         self.tensors = {
-            key: TensorInfo(array.shape, FORMATS.get(array.dtype, str(array.dtype)))
+            key: TensorInfo(array.shape, _NAMES.get(array.dtype, str(array.dtype)))
             for key, array in arrays.items()
         }
 
@@ -208,8 +212,9 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            tensor, info = read(name), tensors[name]
+        made = ((name, read(name)) for name in names)
+        for name, tensor in ahead(made, lambda entry: entry[1].nbytes, AHEAD_BYTES):
+            info = tensors[name]
             if tensor.shape != info.shape or FORMATS.get(tensor.dtype) != info.format:
                 raise ValueError(
                     f"cannot write {name}: got {tensor.dtype}{list(tensor.shape)}, announced "

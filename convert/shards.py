@@ -16,6 +16,7 @@ import numpy as np
 
 from convert.architecture import read_json
 from convert.errors import ConversionError, describe
+from convert.foreign import refuse_file
 from convert.safetensors_io import FLOATS, SafetensorsFile, TensorInfo, write_safetensors
 from layers_jax.files import atomic_path
 
@@ -100,6 +101,7 @@ def open_weights(path: str | os.PathLike[str]) -> SafetensorsFile | ShardedTenso
     """
     if str(path).endswith(INDEX_SUFFIX):
         return ShardedTensors(path)
+    refuse_file(Path(path))
     return SafetensorsFile(path)
 
 

@@ -16,18 +16,20 @@ from flax import nnx
 
 from convert.checkpoint import CONVERSION_NAME, Checkpoint, Part
 from convert.errors import ConversionError, describe
+from convert.foreign import refuse_tensors
+from convert.layouts import as_released
 from convert.mimi import mimi_rules
 from convert.moshi import lora_rules, moshi_rules
 from convert.orbax_io import StoredLeaves
 from convert.rules import Derived, Plan, Rule, dotted, flatten, plan
 from convert.safetensors_io import (
     FLOATS,
-    SafetensorsFile,
     TensorInfo,
+    Tensors,
     file_order,
     write_safetensors,
 )
-from convert.shards import ShardedTensors, open_weights, write_shards
+from convert.shards import open_weights, write_shards
 from convert.tree import (
     Formats,
     all_finite,
@@ -92,6 +94,7 @@ class Source:
         format, None keeps the stored one.
       shapes: that tree, abstract.
       metadata: free text entries of the released file.
+      foreign: the file has another layout than a release; the same tensors, by other names.
     """
 
     tensors: dict[str, TensorInfo]
@@ -99,6 +102,7 @@ class Source:
     leaves: Callable[[np.dtype | None], Iterator[tuple[Any, np.ndarray]]]
     shapes: Params
     metadata: Mapping[str, str] = field(default_factory=dict)
+    foreign: bool = False
 
     @property
     def num_leaves(self) -> int:
@@ -212,13 +216,15 @@ def open_source(
         yield replace(source.recast(formats), metadata=metadata)
         return
     with open_weights(path) as file:
-        release = _release_plan(config, shapes)
-        stored = plan(rules_of(config), release.leaf_shapes, file.tensors, subject=str(path))
-        yield _file_source(file, stored, release, shapes, str(path))
+        refuse_tensors(file.tensors, subject=str(path))
+        release, seen = _release_plan(config, shapes), as_released(file, config)
+        made = plan(rules_of(config), release.leaf_shapes, seen.tensors, subject=str(path))
+        source = _file_source(seen, made, release, shapes, str(path))
+        yield replace(source, metadata=file.metadata, foreign=seen is not file)
 
 
 def _file_source(
-    file: SafetensorsFile | ShardedTensors,
+    file: Tensors,
     stored: Plan,
     release: Plan,
     shapes: Params,
@@ -241,7 +247,7 @@ def _file_source(
     def leaves(dtype: np.dtype | None) -> Iterator[tuple[Any, np.ndarray]]:
         return read_leaves(stored, file, shapes, dtype=dtype, subject=subject)
 
-    return Source(_tensors(release, formats), read, leaves, shapes, file.metadata)
+    return Source(_tensors(release, formats), read, leaves, shapes)
 
 
 def _release_plan(config: MoshiConfig | MimiConfig, shapes: Params) -> Plan:

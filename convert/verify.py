@@ -71,6 +71,8 @@ def _pairs(a: Path, b: Path) -> Iterator[tuple[str, Weights, Weights]]:
         return
     ours, theirs = read_configs(a), read_configs(b)
     for part in PARTS:
+        if part not in ours.parts and part not in theirs.parts:
+            continue
         with (
             open_source(ours, part, abstract_params(ours.config(part))) as left,
             open_source(theirs, part, abstract_params(theirs.config(part))) as right,

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from convert.errors import ConversionError
+from convert.hub import local
 from convert.safetensors_io import FLOATS, SafetensorsFile
 from convert.torch_pickle import read_tensors
 from helium_jax import Voice
@@ -32,7 +33,7 @@ def voice_names(directory: str | os.PathLike[str]) -> list[str]:
     Raises:
       ConversionError: its archive is broken or could write outside a folder.
     """
-    return sorted(_find(Path(directory)))
+    return sorted(_find(local(directory)))
 
 
 def load_voice(directory: str | os.PathLike[str], name: str) -> Voice:
@@ -41,7 +42,7 @@ def load_voice(directory: str | os.PathLike[str], name: str) -> Voice:
     Raises:
       ConversionError: there is no such voice, or its file is not what a voice is.
     """
-    folder = Path(directory)
+    folder = local(directory)
     found = _find(folder)
     if name not in found:
         there = ", ".join(sorted(found)) or "none"

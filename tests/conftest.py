@@ -48,6 +48,9 @@ for name, value in SETTINGS.items():
     setting = os.environ.setdefault(name.upper(), str(value))
     jax.config.update(name, type(value)(setting))
 
+# No test asks the network: what is not in a cache that a test made is not there.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # The reference decides when it is imported whether it compiles; its recordings were made without.
 os.environ["NO_TORCH_COMPILE"] = "1"
 
