@@ -10,6 +10,8 @@ __all__ = ["BENCHMARKS", "main"]
 
 # name: (what it measures, "module:function"); the function is `main(argv) -> exit code`.
 BENCHMARKS: dict[str, tuple[str, str]] = {
+    "step": ("the frame step on this device: latency, memory, counts", "bench.step:main"),
+    "compare": ("two reports of `step`: what got slower or larger", "bench.compare:main"),
     "convert": ("memory and speed of a conversion, beside a plain copy", "bench.conversion:main"),
     "vad": ("the voice activity detector, beside onnxruntime on one core", "bench.vad:main"),
     "robustness": ("rewards when the user's audio is not clean", "bench.robustness:main"),
