@@ -55,6 +55,11 @@ class ScoringPool:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._scorer = scorer
 
+    @property
+    def listens(self) -> bool:
+        """Whether the scorer wants the audio, too."""
+        return getattr(self._scorer, "listens", False)
+
     def submit(self, *arguments: Any, **options: Any) -> Future[Rewards]:
         """Start scoring one group."""
         return self._pool.submit(self._scorer, *arguments, **options)
@@ -108,7 +113,8 @@ def collect(
             row_ids[here].astype(np.int32),
         )
         heard = programs.hear(models.vad, trajectory.pcm)
-        pcm = trajectory.pcm if first == 0 and samples else None
+        wanted = pool.listens or (first == 0 and samples)
+        pcm = trajectory.pcm if wanted else None
         return heard, wave_streams, trajectory.text_logprob, pcm
 
     def finish(first: int, wave: tuple[Any, ...]) -> None:
@@ -116,9 +122,11 @@ def collect(
         streams.append(wave_streams)
         logprobs.append(wave_logprobs)
         for group, probabilities in enumerate(heard, first):
+            audio = {"pcm": pcm[group - first], "user": batch.pcm[group]} if pool.listens else {}
             rewards.append(
                 pool.submit(
                     probabilities,
+                    **audio,
                     num_samples=batch.pcm.shape[1] * 2 // 3,
                     axis=batch.axis[group],
                     labels=batch.labels[group],
@@ -126,7 +134,7 @@ def collect(
                     duration_s=float(batch.segment_duration_s[group]),
                 )
             )
-        if pcm is not None:
+        if pcm is not None and first == 0 and samples:
             kept.extend(_samples(batch, pcm, wave_streams, samples))
 
     starts = range(0, len(batch.axis), mesh.local_size)

@@ -16,6 +16,8 @@ from grpo.advantages import ESTIMATORS, Estimator
 from grpo.distributed import DistributedConfig
 from grpo.perturb import PerturbConfig
 from grpo.segments import AXES
+from rewards.asr import AsrConfig
+from rewards.judge import JudgeConfig
 
 
 def _require(ok: bool, owner: object, name: str, rule: str) -> None:
@@ -236,6 +238,8 @@ class GRPOConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    asr: AsrConfig = field(default_factory=AsrConfig)
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, self, "epochs", "at least 1")
@@ -260,6 +264,9 @@ class GRPOConfig:
         shaped = self.mesh_shape is None or self.mapping == "shard_map"
         _require(shaped, self, "mesh_shape", "none with mapping pmap")
         _require(self.max_skipped_updates >= 1, self, "max_skipped_updates", "at least 1")
+        hears = self.judge.kind == "none" or self.asr.kind not in ("none", "text_stream")
+        rule = "the kind of a recognizer that listens, with a judge"
+        _require(hears, self, "asr", rule)
         _require(self.scoring_threads >= 1, self, "scoring_threads", "at least 1")
         _require(self.checkpoint_every >= 1, self, "checkpoint_every", "at least 1")
         _require(0 <= self.seed < 2**31, self, "seed", "in [0, 2**31)")
@@ -300,7 +307,7 @@ def _from_dict(cls: type, values: dict[str, Any]) -> Any:
         kind = hints[name]
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             value = _from_dict(kind, value)
-        elif kind is Path:
+        elif kind is Path or (kind == Path | None and value is not None):
             value = Path(value)
         elif isinstance(value, list):
             value = tuple(value)

@@ -88,7 +88,13 @@ def roll_out(
     return (
         experience,
         {
-            **reward_metrics(config.trained_axes, rollouts.axis, rewards, advantage),
+            **reward_metrics(
+                config.trained_axes,
+                rollouts.axis,
+                rewards,
+                advantage,
+                judged=config.judge.kind != "none",
+            ),
             **agreement(rollouts.decode_logprob, of_text, rollouts.mask),
             "rollout_frames_per_s": _frames(config, rollouts) / (rolled_out - started),
             "time/rollout_s": rolled_out - started,
@@ -154,7 +160,7 @@ def _advantages(config: GRPOConfig, rewards: Rewards) -> Float[np.ndarray, " G"]
     options = config.advantage
     advantages = group_advantages(
         np.stack(list(rewards.values())),
-        [REWARDS[name].min_std for name in rewards],
+        [REWARDS[name].min_std if name in REWARDS else 0.0 for name in rewards],  # a judge: 0
         estimator=options.estimator,
     )
     limit = options.clip

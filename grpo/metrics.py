@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from grpo.score import Rewards
 from rewards import rewards_for
+from rewards.judge import JUDGE_AXES, JUDGE_REWARD
 
 logger = logging.getLogger("grpo")
 
@@ -33,6 +34,8 @@ def reward_metrics(
     drawn_axes: Sequence[str],
     rewards: Sequence[Rewards],
     advantages: Float[np.ndarray, "N G"],
+    *,
+    judged: bool = False,
 ) -> dict[str, float | None]:
     """Means of every reward over the groups of its axis, and what share of it can be learned from.
 
@@ -41,8 +44,10 @@ def reward_metrics(
         drawn_axes: the axis of each group of this process.
         rewards: of each group.
         advantages: of each group.
+        judged: whether the run has a judge.
     """
     names = [(axis, reward.name) for axis in axes for reward in rewards_for(axis)]
+    names += [(axis, JUDGE_REWARD) for axis in axes if judged and axis in JUDGE_AXES]
     nothing = np.full(advantages.shape[1], np.nan)
     table = np.array(
         [

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from rewards import (
     Dialogue,
+    Interval,
     resample_24k_to_16k,
     rewards_for,
     score,
@@ -30,6 +31,11 @@ Rewards = dict[str, Float[np.ndarray, " G"]]
 def hear(vad_params: Any, pcm: Float[Array, "G S"]) -> Float[Array, "G F"]:
     """The per-device program: probability of speech in each hop of 32 ms of 24 kHz audio."""
     return speech_probabilities(vad_params, resample_24k_to_16k(pcm))
+
+
+def agent_speech(probabilities: Float[np.ndarray, " F"], num_samples: int) -> list[Interval]:
+    """Speech of one rollout, on the clock of the rollout."""
+    return speech_intervals(probabilities, num_samples)
 
 
 def score_group(
@@ -56,7 +62,7 @@ def score_group(
     """
     scored = []
     for row in probabilities:
-        agent = tuple(shift(speech_intervals(row, num_samples), -start_s))
+        agent = tuple(shift(agent_speech(row, num_samples), -start_s))
         dialogue = Dialogue.of_segment(duration_s=duration_s, agent=agent, labels=labels)
         scored.append(score(dialogue, axis))
     return {

@@ -21,6 +21,7 @@ from grpo.data import DataConfig, GroupIterator, group_batches
 from grpo.distributed import initialize_distributed
 from grpo.epoch import Experience, Metrics, Run, epoch_metrics, roll_out, update_epoch
 from grpo.interrupt import Preempted, StopNotice
+from grpo.judge_gate import JudgeGate, open_judge_gate
 from grpo.mesh import Mesh, make_mesh
 from grpo.metrics import every_process, progress_line
 from grpo.perturb import codec_trip
@@ -101,12 +102,13 @@ def train(config: GRPOConfig) -> TrainResult:
             state, position = restored.state, _position(restored)
             logger.info("continuing %s at epoch %d", folder, position.epoch)
         with (
-            ScoringPool(config.scoring_threads) as pool,
+            open_judge_gate(config, folder) as gate,
+            ScoringPool(config.scoring_threads, **gate.scoring) as pool,
             open_tracker(folder, config, first_epoch=position.epoch) as tracker,
             StopNotice() as notice,
         ):
             run = Run(config, mesh, programs, models, pool, frame_s)
-            state = _epochs(run, state, position, data, checkpoints, tracker, notice)
+            state = _epochs(run, state, position, data, checkpoints, tracker, notice, gate)
 
     trained = _export(folder / "export", config, mesh, lm, merge(state.trainable, constants.frozen))
     return TrainResult(trained, folder / "export", folder / "metrics.jsonl")
@@ -135,6 +137,7 @@ def _epochs(
     checkpoints: Checkpoints,
     tracker: RunTracker,
     notice: StopNotice,
+    gate: JudgeGate,
 ) -> TrainState:
     """Every epoch from a position on."""
     config, generations = run.config, run.config.num_generations
@@ -149,6 +152,9 @@ def _epochs(
         else:
             if notice.at(epoch * generations):
                 _stop(checkpoints, epoch * generations, state, Position(epoch, start))
+            if (reason := gate.before_epoch()) is not None:
+                _keep(checkpoints, epoch * generations, state, Position(epoch, start))
+                raise ValueError(f"{reason}; saved after epoch {epoch}")
             wanted = config.samples.due(epoch)
             experience, measured, samples = roll_out(run, state, batch, samples=wanted)
             tracker.samples(epoch, samples)
@@ -219,11 +225,15 @@ def _stop(checkpoints: Checkpoints, step: int, state: TrainState, position: Posi
     Raises:
         Preempted: always.
     """
-    if checkpoints.latest != step:
-        _save(checkpoints, step, state, position)
+    _keep(checkpoints, step, state, position)
     raise Preempted(
         f"told to stop (SIGTERM): saved after {step} updates; run the same command to continue"
     )
+
+
+def _keep(checkpoints: Checkpoints, step: int, state: TrainState, position: Position) -> None:
+    if checkpoints.latest != step:
+        _save(checkpoints, step, state, position)
 
 
 def _save(checkpoints: Checkpoints, step: int, state: TrainState, position: Position) -> None:

@@ -16,12 +16,12 @@ class RemoteConfig:
     """A served judge.
 
     Raises:
-        ValueError: no URL, or a value out of its range.
+        ValueError: a value out of its range.
     """
 
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = ()
     """Base URLs of OpenAI-compatible servers, up to and with `/v1`; calls go round."""
-    model: str
+    model: str = ""
     """The name of the model there."""
     api_key_variable: str | None = None
     """Environment variable that holds the key; the key itself is never written anywhere."""
@@ -64,8 +64,6 @@ class RemoteConfig:
     """Of the jitter."""
 
     def __post_init__(self) -> None:
-        if not self.urls:
-            raise ValueError("RemoteConfig.urls is empty, expected at least one base URL")
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"RemoteConfig.urls has {url!r}, expected http:// or https://")
@@ -89,13 +87,17 @@ class JudgeConfig:
     kind: Literal["none", "embedded", "remote"] = "none"
     """ "embedded" is a small local one, whose limits `docs/rewards.md` tells; it is a choice, never
     a replacement for a server that does not answer."""
-    remote: RemoteConfig | None = None
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
     """Of a "remote" judge."""
 
     def __post_init__(self) -> None:
         require_one_of(self, "kind", ("none", "embedded", "remote"))
-        if (self.kind == "remote") != (self.remote is not None):
+        if self.kind == "remote" and not (self.remote.urls and self.remote.model):
             raise ValueError(
-                f"JudgeConfig.kind is {self.kind!r} and remote is "
-                f"{'set' if self.remote else 'not set'}, expected both or neither"
+                "JudgeConfig.kind is 'remote', expected at least one remote.urls and remote.model"
+            )
+        if self.kind != "remote" and self.remote.urls:
+            raise ValueError(
+                f"JudgeConfig.kind is {self.kind!r} and remote.urls is {self.remote.urls}, "
+                "expected no URLs, or kind 'remote'"
             )

@@ -17,5 +17,4 @@ def open_judge(config: JudgeConfig) -> Judge | None:
         from rewards.judge.embedded import EmbeddedJudge
 
         return EmbeddedJudge()
-    assert config.remote is not None
     return RemoteJudge(config.remote)

@@ -34,7 +34,7 @@ class Decision:
 class OutageGuard:
     """Decides before every epoch.
 
-    defer: draw only axes without judge, for up to `max_deferred_epochs` in a row, then stop.
+    defer: only axes without judge teach, for up to `max_deferred_epochs` in a row, then stop.
     block: go on; the judge's calls wait for as long as it takes.
     degrade: train the judged axes on the delay alone.
     abort: stop at once.

@@ -38,10 +38,15 @@ class RemoteJudge:
 
     Raises:
         ImportError: aiohttp is not installed.
-        ValueError: the cache is not a database, or the key's variable is not set.
+        ValueError: no URL or model, the cache is not a database, or the key's variable is not set.
     """
 
     def __init__(self, config: RemoteConfig) -> None:
+        if not (config.urls and config.model):
+            raise ValueError(
+                f"a remote judge with urls {config.urls} and model {config.model!r}, "
+                "expected at least one URL and the name of a model"
+            )
         try:
             import aiohttp
         except ImportError as error:

@@ -20,6 +20,8 @@ from grpo.config import (
 from grpo.distributed import DistributedConfig
 from grpo.perturb import PerturbConfig
 from grpo.train import data_config
+from rewards.asr import AsrConfig
+from rewards.judge import Budget, JudgeConfig, RemoteConfig
 
 PATHS = {"checkpoint": Path("model"), "segments": Path("segments"), "run_dir": Path("run")}
 
@@ -130,6 +132,13 @@ def test_json_round_trip_keeps_every_field():
         optimizer=OptimizerConfig(
             learning_rate=1e-3, beta1=0.8, beta2=0.9, weight_decay=0.0, clip_norm=1.0
         ),
+        judge=JudgeConfig(
+            kind="remote",
+            remote=RemoteConfig(
+                urls=("http://a/v1",), model="m", budget=Budget(max_calls=3), cache=Path("j.sqlite")
+            ),
+        ),
+        asr=AsrConfig(kind="packaged", workers=2, cache=Path("t.sqlite")),
     )
     default = GRPOConfig(**PATHS)
     changed = [
@@ -187,3 +196,11 @@ def test_a_wrong_flag_is_bad_usage(flag, capsys):
         parse(["--checkpoint", "m", "--segments", "s", "--run-dir", "r", *flag])
     assert stop.value.code == 2
     assert flag[0].strip("-") in capsys.readouterr().err
+
+
+def test_a_judge_needs_ears():
+    with pytest.raises(ValueError, match=r"asr is .* it must be the kind of a recognizer that lis"):
+        GRPOConfig(**PATHS, judge=JudgeConfig(kind="embedded"))
+    with pytest.raises(ValueError, match="recognizer that listens"):
+        GRPOConfig(**PATHS, judge=JudgeConfig(kind="embedded"), asr=AsrConfig(kind="text_stream"))
+    assert GRPOConfig(**PATHS, asr=AsrConfig(kind="packaged")).judge.kind == "none"

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import signal
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from grpo.train import train
 from grpo.trainable import partition
 from moshi_jax.sample import conversation_path
 from moshi_jax.stream import embedded_checkpoint
+from rewards.asr import AsrConfig, Transcript
+from rewards.judge import Handle, JudgeConfig, Verdict
 
 EPOCHS, GROUPS, GENERATIONS, FRAMES, PREFIX = 4, 4, 2, 12, 3
 loop = importlib.import_module("grpo.train")  # the package exports the function of this name
@@ -87,7 +90,7 @@ def run(small, small_checkpoint, tmp_path, monkeypatch, programs):
             programs[key] = make(config, mesh, lm, mimi)
         return programs[key]
 
-    def made_up(folder, config, *, groups, host, num_hosts):
+    def made_up(folder, config, *, groups, host, num_hosts, codec):
         assert (host, num_hosts) == (0, 1)
         return Segments(groups, small.frame)
 
@@ -259,6 +262,73 @@ def test_rewards_that_stay_away_end_the_run(run, monkeypatch):
     monkeypatch.setattr(loop, "ScoringPool", functools.partial(ScoringPool, scorer=nothing))
     with pytest.raises(ValueError, match="2 epochs in a row had no valid reward"):
         run(max_skipped_updates=2)
+
+
+class Judge:
+    """Grades everything 1 while `open` says that it is there."""
+
+    name, exhausted, open = "fake", False, True
+
+    def __init__(self):
+        self.cases = 0
+
+    def submit(self, cases):
+        self.cases += len(cases)
+        future = Future()
+        future.set_result(Verdict(1.0, "judged"))
+        return Handle([future] * len(cases))
+
+    def available(self):
+        return self.open
+
+    def close(self):
+        self.open = False
+
+
+class Recognizer:
+    name, version = "fake", "1"
+
+    def transcribe(self, batch):
+        return [Transcript("hello")] * len(batch)
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    judge = Judge()
+    monkeypatch.setattr("grpo.judge_gate.open_judge", lambda config: judge)
+    monkeypatch.setattr("grpo.judge_gate.open_recognizer", lambda config: Recognizer())
+    return judge
+
+
+JUDGED = {"judge": JudgeConfig(kind="embedded"), "asr": AsrConfig(kind="packaged"), "epochs": 1}
+
+
+def test_a_judge_is_a_component_of_its_axes(run, judge):
+    (record,) = read_metrics(run("judged", **JUDGED).metrics)
+    assert record["rewards/turn/judge"] == 1.0
+    assert "rewards/pause/judge" not in record
+    assert judge.cases == GROUPS // 2 * GENERATIONS
+    assert not judge.open  # closed with the run
+
+
+def test_a_judge_that_cannot_go_on_ends_the_run_saved(run, judge, tmp_path):
+    judge.exhausted = True
+    with pytest.raises(ValueError, match=r"budget is used up.*; saved after epoch 0"):
+        run("broke", **JUDGED)
+    assert judge.cases == 0
+    assert any((tmp_path / "broke" / "checkpoints").iterdir())
+    judge.exhausted, judge.open = False, True
+    (record,) = read_metrics(run("broke", **JUDGED).metrics)
+    assert record["rewards/turn/judge"] == 1.0
+
+
+def test_while_the_judge_is_away_its_axes_teach_nothing(run, judge):
+    judge.open = False
+    (record,) = read_metrics(run("away", **JUDGED).metrics)
+    assert record["rewards/turn/judge"] is None
+    assert record["rewards/turn/turn_taking"] is None
+    assert record["rewards/pause/pause_handling"] is not None
+    assert judge.cases == 0
 
 
 def test_a_finished_run_is_left_as_it_is(run, monkeypatch):
