@@ -27,7 +27,7 @@ def save_state(path: str | os.PathLike[str], mimi: Mimi, state: MimiState) -> No
       mimi: the codec it is a state of; its shape goes into the header.
       state: still usable afterwards.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(state).items()}
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named(state).items()}
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, {"mimi_state": _fingerprint(mimi.config)})
 

@@ -17,6 +17,7 @@ PROGRAM = "moshi-jax"
 VERBS = {
     "demo": ("the whole road on a tiny checkpoint, in minutes on a CPU", "moshi_jax.demo:main"),
     "convert": ("PyTorch checkpoints to JAX, back, and compared", "convert.__main__:main"),
+    "codec": ("audio files to codes and back", "moshi_jax.codec:main"),
     "stream": ("a full-duplex session over an audio file", "moshi_jax.stream:main"),
     "segments": ("cut two-channel recordings into training segments", "grpo.segments_cli:main"),
     "train": ("GRPO post-training", "grpo.__main__:main"),
