@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "vad": ("the voice activity detector, beside onnxruntime on one core", "bench.vad:main"),
     "robustness": ("rewards when the user's audio is not clean", "bench.robustness:main"),
     "plan": ("does a described pod hold a GRPO run, and an epoch's bound", "bench.plan:main"),
+    "aot": ("the step compiled for TPUs and GPUs that are not here", "bench.aot:main"),
     "machine": ("what this machine is, as every benchmark reports it", "bench.__main__:machine"),
     "mimi": ("a frame and a file through the codec, here and in other runtimes", "bench.mimi:main"),
 }

@@ -71,6 +71,7 @@ class Traffic:
     """All operations of one execution of a program."""
 
     operations: list[Operation]
+    arguments: Mapping[str, int]  # bytes of each argument that the program keeps, a device
     dtypes: frozenset[str]  # element types that occur anywhere in the program
 
     @property
@@ -137,7 +138,8 @@ def count(text: str) -> Traffic:
         for instruction in computation.instructions.values()
         for array in arrays(instruction.shape)
     }
-    return Traffic(walk.operations, frozenset(dtypes))
+    sizes = {p.source: sum(a.size for a in arrays(p.shape)) for p in program.entry.parameters}
+    return Traffic(walk.operations, sizes, frozenset(dtypes))
 
 
 class _Walk:
