@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "robustness": ("rewards when the user's audio is not clean", "bench.robustness:main"),
     "plan": ("does a described pod hold a GRPO run, and an epoch's bound", "bench.plan:main"),
     "aot": ("the step compiled for TPUs and GPUs that are not here", "bench.aot:main"),
+    "precision": ("what bf16 and int8 weights cost in probabilities", "bench.precision:main"),
     "machine": ("what this machine is, as every benchmark reports it", "bench.__main__:machine"),
     "mimi": ("a frame and a file through the codec, here and in other runtimes", "bench.mimi:main"),
 }

@@ -4,7 +4,7 @@ from layers_jax.attention import RingCache, ring_positions
 from layers_jax.conv import CausalConv1d, CausalConvTranspose1d
 from layers_jax.files import atomic_path
 from layers_jax.functional import bind, split
-from layers_jax.linear import Embedding, Linear, LowRankEmbedding
+from layers_jax.linear import Embedding, Linear, LowRankEmbedding, quantize_matrices
 from layers_jax.lora import LoraConfig, fuse, merge_adapters, split_adapters
 from layers_jax.norm import LayerNorm, LayerScale, RMSNorm
 from layers_jax.precision import Precision
@@ -30,6 +30,7 @@ __all__ = [
     "fuse",
     "masked_update",
     "merge_adapters",
+    "quantize_matrices",
     "reset_rows",
     "ring_positions",
     "select_rows",

@@ -1,10 +1,13 @@
 """Matrices and tables. Matrices are stored (in, out): the form that streams best at batch 1."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Int8
 
+from layers_jax.functional import Params
 from layers_jax.lora import LoraConfig, scaled
 from layers_jax.precision import Precision
 
@@ -23,6 +26,27 @@ def quantize(kernel: Float[Array, "D ..."]) -> tuple[Int8[Array, "D ..."], Float
     scale = jnp.max(jnp.abs(wide), axis=0) / 127
     whole = jnp.round(wide / jnp.where(scale == 0, 1, scale))
     return whole.astype(jnp.int8), scale
+
+
+def quantize_matrices(params: Params, like: Params) -> Params:
+    """The matrices of `params` in int8 wherever those of `like` are; everything else as it is.
+
+    Args:
+      params: nested dicts and lists of a model in f32 or bf16.
+      like: parameters, or their shapes, of the same model with `precision.int8`.
+    """
+
+    def walk(given: Any, target: Any) -> Any:
+        if isinstance(target, list):
+            return [walk(*pair) for pair in zip(given, target, strict=True)]
+        if not isinstance(target, dict):
+            return given
+        made = {name: walk(given[name], target[name]) for name in given}
+        if "scale" in target and "kernel" in target:
+            made["kernel"], made["scale"] = quantize(given["kernel"])
+        return made
+
+    return walk(params, like)
 
 
 class Linear(nnx.Module):

@@ -23,7 +23,7 @@ from helium_jax.session import DuplexState, duplex_step
 from layers_jax import Precision, reset_rows
 from mimi_jax import init_state as init_codec_state
 from moshi_jax import exported
-from moshi_jax.loading import released_sampling
+from moshi_jax.loading import PRECISIONS, PrecisionName, released_sampling
 
 __all__ = ["ExportOptions", "export_step", "main"]
 
@@ -40,8 +40,8 @@ class ExportOptions:
     """Folder to make; it must not exist, or be empty."""
     batch: int = 1
     """Sessions that one call serves."""
-    precision: Literal["f32", "bf16"] | None = None
-    """Number format of the language model; that of the checkpoint by default."""
+    precision: PrecisionName | None = None
+    """Number format of the language model (int8: its matrices); the checkpoint's by default."""
     greedy: bool = False
     """Take the most probable token everywhere instead of sampling as the checkpoint recommends."""
     platforms: tuple[Platform, ...] = ()
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         options.checkpoint,
         options.folder,
         batch=options.batch,
-        precision={None: None, "f32": Precision.f32(), "bf16": Precision.bf16()}[options.precision],
+        precision=PRECISIONS[options.precision],
         sampling=Sampling.greedy() if options.greedy else None,
         platforms=options.platforms,
     )

@@ -2,13 +2,22 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from convert import load_mimi, load_moshi, read_configs
 from helium_jax import DuplexSession, Sampler, Sampling
 from layers_jax import Precision
 
-__all__ = ["load", "released_sampling"]
+__all__ = ["PRECISIONS", "PrecisionName", "load", "released_sampling"]
+
+# What commands call them; int8 is for matrices, everything else is bf16 then.
+PrecisionName = Literal["f32", "bf16", "int8"]
+PRECISIONS: Mapping[PrecisionName | None, Precision | None] = {
+    None: None,
+    "f32": Precision.f32(),
+    "bf16": Precision.bf16(),
+    "int8": Precision.int8_weights(),
+}
 
 
 def load(

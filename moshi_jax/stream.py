@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
 
 from convert import read_configs
 from helium_jax import DuplexFrame, DuplexSession, Sampling, TextTokenizer
-from layers_jax import Precision
 from mimi_jax import check_target, read_audio, write_audio
-from moshi_jax.loading import load
+from moshi_jax.loading import PRECISIONS, PrecisionName, load
 
 __all__ = ["StreamOptions", "converse", "embedded_checkpoint", "main"]
 
@@ -36,8 +35,8 @@ class StreamOptions:
     """Checkpoint folder; the embedded tiny one by default."""
     channel: int | None = None
     """Channel of the input that the user is on, from 0; the mean of all by default."""
-    precision: Literal["f32", "bf16"] | None = None
-    """Number format of the language model; that of the checkpoint by default."""
+    precision: PrecisionName | None = None
+    """Number format of the language model (int8: its matrices); the checkpoint's by default."""
     greedy: bool = False
     """Take the most probable token everywhere instead of sampling as the checkpoint recommends."""
     seed: int = 0
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = read_configs(folder)
     pcm = _user_audio(options, checkpoint.mimi.sample_rate)
     tokenizer = TextTokenizer(checkpoint.tokenizer)
-    precision = {None: None, "f32": Precision.f32(), "bf16": Precision.bf16()}[options.precision]
+    precision = PRECISIONS[options.precision]
     sampling = Sampling.greedy() if options.greedy else None
     session = load(folder, precision=precision, sampling=sampling, seed=options.seed)
 

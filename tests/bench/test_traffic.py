@@ -149,3 +149,50 @@ def test_a_loop_without_a_known_end_is_refused():
 
     with pytest.raises(ValueError, match="no known trip count"):
         compiled("cpu", search, ((8,), F32))
+
+
+def test_rings_that_flow_through_a_scan_are_written_whole():
+    """The regression that a formulation may hide: the same numbers, twice the bytes and more."""
+    layers, batch, slots, width = 4, 4, 2048, 512
+
+    def attend(x, cache):
+        weights = jax.nn.softmax(jnp.einsum("bh,bch->bc", x, cache))
+        return jnp.einsum("bc,bch->bh", weights, cache)
+
+    def scanned(caches, x, at):
+        def body(x, cache):
+            cache = jnp.where(jnp.arange(slots)[None, :, None] == at, x[:, None], cache)
+            return attend(x, cache), cache
+
+        x, caches = jax.lax.scan(body, x, caches)
+        return caches, x
+
+    def listed(caches, x, at):
+        written = []
+        for layer in range(layers):
+            written.append(caches[layer].at[:, at].set(x))
+            x = attend(x, written[-1])
+        return written, x
+
+    ring = jax.ShapeDtypeStruct((batch, slots, width), F32)
+    pytest.importorskip("libtpu")
+    topology = describe("v5e:1x1")
+    sharding = NamedSharding(topology.mesh(x=1), PartitionSpec())
+
+    def ratio(function, caches):
+        arguments = (
+            caches,
+            jax.ShapeDtypeStruct((batch, width), F32),
+            jax.ShapeDtypeStruct((), I32),
+        )
+        placed = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments
+        )
+        lowered = jax.jit(function, donate_argnums=0).lower(*placed)
+        total = count(topology.compile(lowered).as_text()).total
+        return total / (layers * batch * slots * width * 4)
+
+    stacked = jax.ShapeDtypeStruct((layers, batch, slots, width), F32)
+    in_place = ratio(listed, [ring] * layers)
+    assert in_place < 2.01  # scores and sums each read the ring, the update writes a row
+    assert ratio(scanned, stacked) > 1.4 * in_place

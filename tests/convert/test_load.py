@@ -5,7 +5,7 @@ import pytest
 
 from convert import ConversionError, load_mimi, load_moshi, params_from_tensors
 from convert.rules import flatten
-from layers_jax import Precision, split
+from layers_jax import Precision, quantize_matrices, split
 
 
 def assert_same(left, right):
@@ -136,3 +136,20 @@ def test_tensors_in_memory_need_no_folder(tiny_checkpoint, tiny_weights, small_l
     assert dtypes(kept) == {"bfloat16"}
     with pytest.raises(ConversionError, match=r"tensors: .*wrong shape"):
         params_from_tensors(small_lm, tiny_weights)
+
+
+def test_int8_matrices_are_those_of_the_stored_values_and_nothing_else_is(tiny_checkpoint):
+    precision = Precision.int8_weights()
+    module, params = load_moshi(tiny_checkpoint, precision=precision)
+    _, stored = load_moshi(tiny_checkpoint)
+    assert module.precision == precision
+    assert jax.tree.structure(params) == jax.tree.structure(split(module)[1])
+    assert_same(params, quantize_matrices(stored, split(module)[1]))
+    kinds = {path.rsplit(".", 1)[-1]: leaf.dtype.name for path, leaf in flatten(params).items()}
+    # The model's norms have a bfloat16 scale each, its matrices a float32 one a channel.
+    assert kinds["kernel"] == "int8" and kinds["table"] == "bfloat16"
+    assert params["out_norm"]["scale"].dtype == jnp.bfloat16
+    layer = params["temporal"]["layers"][0]["mlp"]["gate_up"]
+    original = stored["temporal"]["layers"][0]["mlp"]["gate_up"]["kernel"].astype(jnp.float32)
+    error = jnp.abs(layer["kernel"] * layer["scale"] - original)
+    assert bool(jnp.all(error <= layer["scale"] * 0.5001))
