@@ -16,7 +16,9 @@ from grpo.programs import Programs
 from grpo.samples import Sample
 from grpo.score import Rewards, score_group
 from grpo.trainable import Params
+from grpo.watch import group_views
 from grpo.windows import EventWindows, loss_mask
+from rewards import RolloutView
 
 
 class Models(NamedTuple):
@@ -25,6 +27,7 @@ class Models(NamedTuple):
     constants: Constants
     mimi: Params
     vad: Any
+    padding: tuple[int, ...] = (3, 0)  # text tokens that say nothing: PAD and EPAD
 
 
 class Rollouts(NamedTuple):
@@ -38,6 +41,7 @@ class Rollouts(NamedTuple):
     frames: Int[np.ndarray, " N"]  # frames rolled out
     rewards: list[Future[Rewards]]
     samples: list[Sample]
+    views: list[list[RolloutView]]  # what the monitors look at
 
     def wait(self) -> list[Rewards]:
         """The rewards of every group."""
@@ -102,6 +106,7 @@ def collect(
     generations = config.num_generations
     row_ids = batch.index[:, None] * generations + np.arange(generations)  # unique in the run
     streams, logprobs, rewards, kept = [], [], [], []
+    views: list[list[RolloutView]] = []
 
     def launch(first: int) -> tuple[Any, ...]:
         here = slice(first, first + mesh.local_size)
@@ -123,15 +128,22 @@ def collect(
         logprobs.append(wave_logprobs)
         for group, probabilities in enumerate(heard, first):
             audio = {"pcm": pcm[group - first], "user": batch.pcm[group]} if pool.listens else {}
-            rewards.append(
-                pool.submit(
+            first_frame = int(batch.segment_start_frame[group])
+            segment: dict[str, Any] = {
+                "num_samples": batch.pcm.shape[1] * 2 // 3,
+                "axis": batch.axis[group],
+                "labels": batch.labels[group],
+                "start_s": first_frame * frame_s,
+                "duration_s": float(batch.segment_duration_s[group]),
+            }
+            rewards.append(pool.submit(probabilities, **audio, **segment))
+            views.append(
+                group_views(
                     probabilities,
-                    **audio,
-                    num_samples=batch.pcm.shape[1] * 2 // 3,
-                    axis=batch.axis[group],
-                    labels=batch.labels[group],
-                    start_s=float(batch.segment_start_frame[group]) * frame_s,
-                    duration_s=float(batch.segment_duration_s[group]),
+                    wave_streams[group - first][:, 0],
+                    padding=models.padding,
+                    frames=(first_frame, int(batch.num_frames[group])),
+                    **segment,
                 )
             )
         if pcm is not None and first == 0 and samples:
@@ -154,6 +166,7 @@ def collect(
         frames=batch.num_frames,
         rewards=rewards,
         samples=kept,
+        views=views,
     )
 
 

@@ -224,6 +224,8 @@ class GRPOConfig:
     """Updates in a row without a finite gradient, or epochs without a reward, that end the run."""
     scoring_threads: int = 16
     """Groups that are scored at a time while the devices work: a judge is waited for."""
+    monitors: Literal["alert", "stop"] = "alert"
+    """Rollouts that leave the bounds of `rewards.monitors` are said, or also end the run, saved."""
     checkpoint_every: int = 10
     """Epochs between checkpoints; the last epoch is always saved."""
     seed: int = 0
@@ -267,6 +269,7 @@ class GRPOConfig:
         hears = self.judge.kind == "none" or self.asr.kind not in ("none", "text_stream")
         rule = "the kind of a recognizer that listens, with a judge"
         _require(hears, self, "asr", rule)
+        _require(self.monitors in ("alert", "stop"), self, "monitors", "'alert' or 'stop'")
         _require(self.scoring_threads >= 1, self, "scoring_threads", "at least 1")
         _require(self.checkpoint_every >= 1, self, "checkpoint_every", "at least 1")
         _require(0 <= self.seed < 2**31, self, "seed", "in [0, 2**31)")

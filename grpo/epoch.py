@@ -7,6 +7,7 @@ Rewards are waited for only when the old log-probs are done. An epoch can be lef
 updates: `Experience` and `Measured` are all that it then has to remember.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -28,7 +29,9 @@ from grpo.score import Rewards
 from grpo.tracking import summarise
 from grpo.trainable import TRAINABLE, Params
 from grpo.update import TrainState
-from rewards import REWARDS
+from rewards import REWARDS, Monitors, statistics_table
+
+logger = logging.getLogger("grpo")
 
 Metrics = dict[str, float | None]
 
@@ -57,6 +60,7 @@ class Run(NamedTuple):
     models: Models
     pool: ScoringPool
     frame_s: float
+    monitors: Monitors
 
 
 def roll_out(
@@ -95,6 +99,7 @@ def roll_out(
                 advantage,
                 judged=config.judge.kind != "none",
             ),
+            **_watch(run, rollouts),
             **agreement(rollouts.decode_logprob, of_text, rollouts.mask),
             "rollout_frames_per_s": _frames(config, rollouts) / (rolled_out - started),
             "time/rollout_s": rolled_out - started,
@@ -103,6 +108,19 @@ def roll_out(
         },
         rollouts.samples,
     )
+
+
+def _watch(run: Run, rollouts: Rollouts) -> Metrics:
+    """Means of what the monitors look at; what has left its bounds is said."""
+    (table,) = every_process(statistics_table(rollouts.views))
+    means, findings = run.monitors.check(table)
+    for finding in findings:
+        logger.warning("%s", finding)
+    stops = [finding for finding in findings if finding.level == "stop"]
+    return {
+        **{f"monitor/{name}": mean.value for name, mean in means.items()},
+        "monitor/stops": float(len(stops)),
+    }
 
 
 def decoding_weights(programs: Programs, state: TrainState, constants: Constants) -> Params:

@@ -38,10 +38,13 @@ FREE_TO_CHANGE = {
     "tracking",
     "samples",
     "scoring_threads",
+    "monitors",
     "checkpoint_every",
     "max_skipped_updates",
 }
 """Settings that do not change what a run computes: it may continue with others."""
+
+_VERDICT = ("model", "structured", "soft", "thinking", "max_answer_tokens")
 
 
 def open_run(config: GRPOConfig) -> Path:
@@ -52,7 +55,8 @@ def open_run(config: GRPOConfig) -> Path:
     """
     path = config.run_dir / "config.json"
     if path.exists():
-        there, here = json.loads(path.read_text(encoding="utf-8")), json.loads(config.to_json())
+        there = _computed(json.loads(path.read_text(encoding="utf-8")))
+        here = _computed(json.loads(config.to_json()))
         keys = (there.keys() | here.keys()) - FREE_TO_CHANGE
         changed = sorted(key for key in keys if there.get(key) != here.get(key))
         if changed:
@@ -65,6 +69,15 @@ def open_run(config: GRPOConfig) -> Path:
         with atomic_path(path) as temporary:
             temporary.write_text(config.to_json() + "\n", encoding="utf-8")
     return config.run_dir
+
+
+def _computed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those of a judge's service that do not change its verdicts."""
+    judge = settings.get("judge")
+    if not isinstance(judge, dict):
+        return settings
+    remote = {name: judge.get("remote", {}).get(name) for name in _VERDICT}
+    return {**settings, "judge": {"kind": judge.get("kind"), "remote": remote}}
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ from grpo.programs import make_programs
 from grpo.tracking import RunTracker, open_run, open_tracker
 from grpo.trainable import Params, merge
 from grpo.update import TrainState
+from grpo.watch import keep_monitors, load_monitors
 from helium_jax import Moshi, unstack_layers
 from layers_jax import Precision, split_adapters
 from rewards import load_vad
@@ -91,7 +92,8 @@ def train(config: GRPOConfig) -> TrainResult:
     programs = make_programs(config, mesh, lm, mimi)
     trainable, constants = programs.base(params)
     del params
-    models = Models(constants, mesh.put(mimi_params), mesh.put(load_vad()))
+    padding = lm.config.existing_text_padding_id, lm.config.existing_text_end_padding_id
+    models = Models(constants, mesh.put(mimi_params), mesh.put(load_vad()), padding)
     state: TrainState = programs.init(trainable)
     del trainable
     frame_s = mimi.config.frame_samples / mimi.config.sample_rate
@@ -107,7 +109,7 @@ def train(config: GRPOConfig) -> TrainResult:
             open_tracker(folder, config, first_epoch=position.epoch) as tracker,
             StopNotice() as notice,
         ):
-            run = Run(config, mesh, programs, models, pool, frame_s)
+            run = Run(config, mesh, programs, models, pool, frame_s, load_monitors(folder))
             state = _epochs(run, state, position, data, checkpoints, tracker, notice, gate)
 
     trained = _export(folder / "export", config, mesh, lm, merge(state.trainable, constants.frozen))
@@ -158,6 +160,14 @@ def _epochs(
             wanted = config.samples.due(epoch)
             experience, measured, samples = roll_out(run, state, batch, samples=wanted)
             tracker.samples(epoch, samples)
+            if jax.process_index() == 0:
+                keep_monitors(config.run_dir, run.monitors)
+            if config.monitors == "stop" and measured["monitor/stops"]:
+                _keep(checkpoints, epoch * generations, state, Position(epoch, start))
+                raise ValueError(
+                    f"the rollouts of epoch {epoch} have left their bounds, see the log; saved "
+                    "before its updates: look at them, or go on with --monitors alert"
+                )
             updates = []
         skips.rewards(measured)
         started = time.perf_counter()

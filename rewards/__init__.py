@@ -24,7 +24,14 @@ from rewards.intervals import (
     total_s,
     utterances,
 )
-from rewards.monitors import THRESHOLDS, Finding, Mean, Monitors, Threshold
+from rewards.monitors import (
+    THRESHOLDS,
+    Finding,
+    Mean,
+    Monitors,
+    Threshold,
+    statistics_table,
+)
 from rewards.outcome import Outcome, missing
 from rewards.registry import (
     REWARDS,
@@ -95,6 +102,7 @@ __all__ = [
     "shift",
     "speech_intervals",
     "speech_probabilities",
+    "statistics_table",
     "stream_probabilities",
     "total_s",
     "turn_taking",

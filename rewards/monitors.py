@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from rewards.checks import require_at_least_0, require_one_of
 from rewards.rollout_statistics import STATISTICS, RolloutView
@@ -24,9 +25,8 @@ class Threshold:
         direction: which change counts.
         min_change: smaller changes of the mean are never worth a word, in the statistic's unit.
         sigmas: the change must also be this many standard errors of the difference of both means.
-        stop_above: a mean above this stops the run, whatever it was at first.
-        stop_ratio: a mean that has grown to this multiple of the first one, and by `min_change`,
-            stops the run.
+        stop_above: a mean that has grown, and above this, stops the run.
+        stop_ratio: a mean that has grown to this multiple of the first one stops the run.
     """
 
     direction: Literal["up", "both"] = "both"
@@ -55,7 +55,7 @@ THRESHOLDS: Mapping[str, Threshold] = {
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of a statistic over an epoch, its standard error, and from how many rollouts."""
+    """Mean of a statistic over an epoch, its standard error, and from how many groups."""
 
     value: float
     error: float
@@ -70,17 +70,19 @@ class Finding:
         statistic: its name.
         level: "alert" is to be read, "stop" ends the run.
         value: its mean now.
-        first: its mean in the first epoch, None if there was none.
+        first: its mean in the first epoch.
     """
 
     statistic: str
     level: Literal["alert", "stop"]
     value: float
-    first: float | None
+    first: float
 
     def __str__(self) -> str:
-        was = "" if self.first is None else f", it was {self.first:.3g} in the first epoch"
-        return f"{self.level}: {self.statistic} is {self.value:.3g}{was}"
+        return (
+            f"{self.level}: {self.statistic} is {self.value:.3g}, "
+            f"it was {self.first:.3g} in the first epoch"
+        )
 
 
 class Monitors:
@@ -101,23 +103,26 @@ class Monitors:
         self.thresholds = dict(thresholds)
         self.first: dict[str, Mean] = {}
 
-    def check(self, views: Sequence[RolloutView]) -> tuple[dict[str, Mean], list[Finding]]:
+    def check(self, table: Float[np.ndarray, "N K"]) -> tuple[dict[str, Mean], list[Finding]]:
         """Average the statistics of an epoch and compare them.
 
         A statistic is compared with the first epoch that had it.
 
+        Args:
+            table: of `statistics_table`, of all processes.
+
         Returns:
             The means, for the log; and what has left its bounds, stops first.
         """
-        means = epoch_means(views)
+        means = epoch_means(table)
         findings = []
         for name, threshold in self.thresholds.items():
             if name not in means:
                 continue
-            finding = _compare(name, means[name], self.first.get(name), threshold)
+            first = self.first.setdefault(name, means[name])
+            finding = _compare(name, means[name], first, threshold)
             if finding is not None:
                 findings.append(finding)
-            self.first.setdefault(name, means[name])
         return means, sorted(findings, key=lambda finding: finding.level, reverse=True)
 
     def state(self) -> dict[str, Any]:
@@ -129,27 +134,37 @@ class Monitors:
         self.first = {name: Mean(**values) for name, values in state.items()}
 
 
-def epoch_means(views: Sequence[RolloutView]) -> dict[str, Mean]:
-    """Mean of every statistic that at least one rollout has."""
+def statistics_table(groups: Sequence[Sequence[RolloutView]]) -> Float[np.ndarray, "N K"]:
+    """Mean of every statistic of `STATISTICS` over each group, NaN where no rollout has it.
+
+    Rollouts of a group answer the same audio: they are one observation, not many.
+    """
+    table = np.full((len(groups), len(STATISTICS)), np.nan)
+    for row, views in zip(table, groups, strict=True):
+        for column, statistic in enumerate(STATISTICS.values()):
+            values = [value for view in views if (value := statistic(view)) is not None]
+            if values:
+                row[column] = np.mean(values)
+    return table
+
+
+def epoch_means(table: Float[np.ndarray, "N K"]) -> dict[str, Mean]:
+    """Mean over groups of every statistic that at least one group has."""
     means = {}
-    for name, statistic in STATISTICS.items():
-        values = np.array([v for view in views if (v := statistic(view)) is not None], np.float64)
+    for name, column in zip(STATISTICS, table.T, strict=True):
+        values = column[np.isfinite(column)]
         if values.size:
             error = float(values.std() / math.sqrt(values.size))
             means[name] = Mean(float(values.mean()), error, values.size)
     return means
 
 
-def _compare(name: str, now: Mean, first: Mean | None, threshold: Threshold) -> Finding | None:
-    before = None if first is None else first.value
-    if threshold.stop_above is not None and now.value > threshold.stop_above:
-        return Finding(name, "stop", now.value, before)
-    if first is None:
-        return None
+def _compare(name: str, now: Mean, first: Mean, threshold: Threshold) -> Finding | None:
     change = now.value - first.value
     size = change if threshold.direction == "up" else abs(change)
     noise = threshold.sigmas * math.hypot(now.error, first.error)
     if size < threshold.min_change or size <= noise:
         return None
-    stops = threshold.stop_ratio is not None and now.value >= threshold.stop_ratio * first.value
-    return Finding(name, "stop" if stops else "alert", now.value, before)
+    above = threshold.stop_above is not None and now.value > threshold.stop_above
+    grown = threshold.stop_ratio is not None and now.value >= threshold.stop_ratio * first.value
+    return Finding(name, "stop" if above or grown else "alert", now.value, first.value)

@@ -115,6 +115,7 @@ def test_json_round_trip_keeps_every_field():
         mesh_shape=(2, 1),
         max_skipped_updates=5,
         scoring_threads=2,
+        monitors="stop",
         prefix_silence_s=0.5,
         bucket_frames=(10, 20),
         precision="bf16",

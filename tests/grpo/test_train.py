@@ -7,6 +7,7 @@ import os
 import signal
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from grpo.train import train
 from grpo.trainable import partition
 from moshi_jax.sample import conversation_path
 from moshi_jax.stream import embedded_checkpoint
+from rewards import STATISTICS
 from rewards.asr import AsrConfig, Transcript
 from rewards.judge import Handle, JudgeConfig, Verdict
 
@@ -267,10 +269,7 @@ def test_rewards_that_stay_away_end_the_run(run, monkeypatch):
 class Judge:
     """Grades everything 1 while `open` says that it is there."""
 
-    name, exhausted, open = "fake", False, True
-
-    def __init__(self):
-        self.cases = 0
+    name, exhausted, open, cases = "fake", False, True, 0
 
     def submit(self, cases):
         self.cases += len(cases)
@@ -285,18 +284,14 @@ class Judge:
         self.open = False
 
 
-class Recognizer:
-    name, version = "fake", "1"
-
-    def transcribe(self, batch):
-        return [Transcript("hello")] * len(batch)
-
-
 @pytest.fixture
 def judge(monkeypatch):
     judge = Judge()
     monkeypatch.setattr("grpo.judge_gate.open_judge", lambda config: judge)
-    monkeypatch.setattr("grpo.judge_gate.open_recognizer", lambda config: Recognizer())
+    hears = SimpleNamespace(
+        name="", version="", transcribe=lambda b: [Transcript("hello")] * len(b)
+    )
+    monkeypatch.setattr("grpo.judge_gate.open_recognizer", lambda config: hears)
     return judge
 
 
@@ -329,6 +324,25 @@ def test_while_the_judge_is_away_its_axes_teach_nothing(run, judge):
     assert record["rewards/turn/turn_taking"] is None
     assert record["rewards/pause/pause_handling"] is not None
     assert judge.cases == 0
+
+
+def test_rollouts_that_leave_their_bounds_end_the_run_only_if_asked(run, monkeypatch, tmp_path):
+    """The second epoch looks as if every reply had become empty."""
+    epochs = []
+
+    def table(groups):
+        epochs.append(len(groups))
+        values = np.full((len(groups), len(STATISTICS)), np.nan)
+        values[:, list(STATISTICS).index("empty")] = float(len(epochs) > 1)
+        return values
+
+    monkeypatch.setattr("grpo.epoch.statistics_table", table)
+    with pytest.raises(ValueError, match=r"epoch 1 have left their bounds.*--monitors alert"):
+        run("hack", epochs=2, monitors="stop")
+    assert json.loads((tmp_path / "hack" / "monitors.json").read_text())["empty"]["value"] == 0.0
+    first, second = read_metrics(run("hack", epochs=2, monitors="alert").metrics)
+    assert (first["monitor/empty"], first["monitor/stops"]) == (0.0, 0.0)
+    assert (second["monitor/empty"], second["monitor/stops"]) == (1.0, 1.0)
 
 
 def test_a_finished_run_is_left_as_it_is(run, monkeypatch):

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from rewards import Dialogue
-from rewards.monitors import THRESHOLDS, Finding, Mean, Monitors, Threshold, epoch_means
+from rewards.monitors import (
+    THRESHOLDS,
+    Finding,
+    Mean,
+    Monitors,
+    Threshold,
+    epoch_means,
+    statistics_table,
+)
 from rewards.rollout_statistics import RolloutView
 
 SENTENCES = [
@@ -54,6 +62,11 @@ def epoch(seed, change_due=lambda view: view, change_not_due=lambda view: view):
     ]
 
 
+def check(monitors, views):
+    """As if every rollout were a group."""
+    return monitors.check(statistics_table([[view] for view in views]))
+
+
 def with_agent(*agent):
     def change(view):
         return dataclasses.replace(view, dialogue=dataclasses.replace(view.dialogue, agent=agent))
@@ -98,9 +111,9 @@ def changed(name, seed=100):
 @pytest.mark.parametrize("name", HACKS)
 def test_each_monitor_sees_its_hack_and_no_other_does(name):
     monitors = Monitors()
-    assert monitors.check(epoch(0))[1] == []
-    assert monitors.check(epoch(50))[1] == []
-    _, findings = monitors.check(changed(name))
+    assert check(monitors, epoch(0))[1] == []
+    assert check(monitors, epoch(50))[1] == []
+    _, findings = check(monitors, changed(name))
     assert [finding.statistic for finding in findings] == [name]
     expected = "stop" if name in ("repetition", "empty") else "alert"
     assert findings[0].level == expected
@@ -113,53 +126,59 @@ def test_every_monitor_has_a_hack():
 
 def test_silence_and_padding_are_watched_in_both_directions():
     monitors = Monitors()
-    monitors.check(epoch(0))
+    check(monitors, epoch(0))
     more = with_agent(*((float(t), float(t) + 2.0) for t in range(0, 20, 2)))
-    found = monitors.check(epoch(1, more, lambda view: view))[1]
+    found = check(monitors, epoch(1, more, lambda view: view))[1]
     assert "silence" in {finding.statistic for finding in found}
-    found = monitors.check(epoch(1, with_(pad_share=0.95)))[1]
+    found = check(monitors, epoch(1, with_(pad_share=0.95)))[1]
     assert [finding.statistic for finding in found] == ["padding"]
 
 
 def test_noise_is_not_worth_a_word():
     """A change of the size that counts, but within the scatter of few rollouts."""
     monitors = Monitors({"padding": Threshold()})
-    monitors.check([with_(pad_share=share)(due(0)) for share in (0.2, 0.8)])
-    assert monitors.check([with_(pad_share=share)(due(0)) for share in (0.45, 0.95)])[1] == []
-    monitors.check([with_(pad_share=share)(due(0)) for share in (0.5, 0.5)])
+    check(monitors, [with_(pad_share=share)(due(0)) for share in (0.2, 0.8)])
+    assert check(monitors, [with_(pad_share=share)(due(0)) for share in (0.45, 0.95)])[1] == []
+    check(monitors, [with_(pad_share=share)(due(0)) for share in (0.5, 0.5)])
     certain = Monitors({"padding": Threshold()})
-    certain.check([with_(pad_share=0.5)(due(0))] * 2)
-    assert len(certain.check([with_(pad_share=0.7)(due(0))] * 2)[1]) == 1
+    check(certain, [with_(pad_share=0.5)(due(0))] * 2)
+    assert len(check(certain, [with_(pad_share=0.7)(due(0))] * 2)[1]) == 1
 
 
-def test_empty_replies_stop_from_the_start():
-    (finding,) = Monitors().check(epoch(0, with_agent()))[1]
-    assert finding == Finding("empty", "stop", 1.0, None)
+def test_a_model_that_was_empty_from_the_start_is_not_stopped_for_it():
+    monitors = Monitors()
+    for seed in (0, 1):
+        assert check(monitors, epoch(seed, with_agent()))[1] == []
+    monitors = Monitors()
+    check(monitors, epoch(0))
+    found = check(monitors, epoch(1, with_agent()))[1]
+    assert Finding("empty", "stop", 1.0, 0.0) in found
 
 
 def test_a_statistic_that_comes_later_has_its_own_first_epoch():
     monitors = Monitors()
     unheard = with_(spoken=None)
-    monitors.check(epoch(0, unheard, unheard))
+    check(monitors, epoch(0, unheard, unheard))
     assert "drift" not in monitors.first
-    monitors.check(epoch(1))
+    check(monitors, epoch(1))
     assert monitors.first["drift"].value == 0.0
-    assert [f.statistic for f in monitors.check(changed("drift"))[1]] == ["drift"]
+    assert [f.statistic for f in check(monitors, changed("drift"))[1]] == ["drift"]
 
 
 def test_state_survives_a_checkpoint():
     monitors, again = Monitors(), Monitors()
-    monitors.check(epoch(0))
+    check(monitors, epoch(0))
     again.restore(json.loads(json.dumps(monitors.state())))
     assert again.first == monitors.first
-    assert again.check(changed("overlap")) == monitors.check(changed("overlap"))
+    assert check(again, changed("overlap")) == check(monitors, changed("overlap"))
 
 
-def test_means_count_only_rollouts_that_say_something():
-    means = epoch_means([due(0), not_due(0), with_agent()(due(1))])
+def test_means_count_only_groups_that_say_something():
+    table = statistics_table([[due(0), with_agent()(due(1))], [not_due(0)], [due(2)]])
+    means = epoch_means(table)
     assert (means["undue"].count, means["empty"].count) == (1, 2)
-    assert means["empty"] == Mean(0.5, float(0.5 / np.sqrt(2)), 2)
-    assert means["run_length"].count == 2
+    assert means["empty"] == Mean(0.25, float(0.25 / np.sqrt(2)), 2)
+    assert means["run_length"].count == 3
 
 
 def test_nonsense_is_refused():
