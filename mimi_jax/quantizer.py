@@ -9,6 +9,7 @@ from layers_jax import Linear, Precision
 from mimi_jax.config import QuantizerConfig
 
 MIN_USAGE = 1e-5
+CPU_FEW_ROWS = 2  # up to which a CPU reads the codebook faster than it multiplies with it
 
 
 class Codebook(nnx.Module):
@@ -26,19 +27,34 @@ class Codebook(nnx.Module):
         self.initialized = nnx.Param(jnp.ones((1,)))
 
     def nearest(self, residual: Float[Array, "B T d"]) -> Int[Array, "B T"]:
-        """Index of the closest code vector, the first of equals.
-
-        Half the squared norm less the dot product orders as the distance does.
-        """
+        """Index of the closest code vector, the first of equals."""
+        rows = residual.reshape(-1, residual.shape[-1])
         table = self.embedding[...]
-        dots = jnp.einsum("btd,nd->btn", residual, table, precision="highest")
-        return jnp.argmin(0.5 * jnp.sum(table**2, axis=-1) - dots, axis=-1)
+        if len(rows) <= CPU_FEW_ROWS:
+            order = jax.lax.platform_dependent(rows, table, cpu=_distances, default=_half_distances)
+        else:
+            order = _half_distances(rows, table)
+        return jnp.argmin(order, axis=-1).reshape(residual.shape[:-1])
 
     def lookup(self, codes: Int[Array, "B T"]) -> Float[Array, "B T d"]:
         """Code vectors; a code outside 0..N-1 gives zeros rather than a clamped neighbour."""
         table = self.embedding[...]
         known = (codes >= 0) & (codes < table.shape[0])
         return jnp.where(known[..., None], table[jnp.where(known, codes, 0)], 0)
+
+
+def _half_distances(rows: Float[Array, "R d"], table: Float[Array, "N d"]) -> Float[Array, "R N"]:
+    """Half the squared norm less the dot product, which orders as the distance does."""
+    dots = jnp.einsum("rd,nd->rn", rows, table, precision="highest")
+    return 0.5 * jnp.sum(table**2, axis=-1) - dots
+
+
+def _distances(rows: Float[Array, "R d"], table: Float[Array, "N d"]) -> Float[Array, "R N"]:
+    """The squared distance as it is written, which reads the table once a row and stores no more.
+
+    The reference too takes differences for few rows, and products for many.
+    """
+    return jnp.stack([jnp.sum((table - row) ** 2, axis=-1) for row in rows])
 
 
 class ResidualVQ(nnx.Module):

@@ -58,6 +58,18 @@ def test_the_nearest_vector_is_chosen_and_the_first_of_equals():
     assert book(table).nearest(jnp.array([[[0.0, 1.0]]])).tolist() == [[0]]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_few_rows_on_a_cpu_choose_as_many_rows_do(rows):
+    """Differences up to two rows, products from three on: the same choices."""
+    rng = np.random.default_rng(3)
+    table, residual = rng.standard_normal((50, 6)), rng.standard_normal((1, rows, 6))
+    distance = np.linalg.norm(residual[0, :, None] - table, axis=-1)
+    program = jax.jit(book(table).nearest)
+    assert program(jnp.float32(residual)).tolist() == [distance.argmin(-1).tolist()]
+    products = program.lower(jnp.float32(residual)).as_text().count("dot_general")
+    assert products == (rows > 2)
+
+
 def test_codes_outside_the_book_contribute_nothing():
     vectors = book([[1.0, 2.0], [3.0, 4.0]]).lookup(jnp.array([[-2, -1, 0, 1, 2, 99]]))
     assert vectors.tolist() == [[[0, 0], [0, 0], [1, 2], [3, 4], [0, 0], [0, 0]]]
