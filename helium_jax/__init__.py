@@ -3,6 +3,7 @@
 from helium_jax.conditions import LutConfig, condition_rows
 from helium_jax.config import MoshiConfig
 from helium_jax.delays import apply_delays, undo_delays
+from helium_jax.duplex import DuplexFrame
 from helium_jax.forward import (
     Logits,
     delayed_grid,
@@ -13,13 +14,14 @@ from helium_jax.forward import (
 )
 from helium_jax.grid import NOT_GIVEN, NOT_READY, Given
 from helium_jax.guidance import Guidance
+from helium_jax.logprobs import trajectory_log_probs
 from helium_jax.loss import TokenLoss, token_loss
 from helium_jax.model import Moshi
 from helium_jax.prefill import prefill, prefill_embeddings
 from helium_jax.presets import as_personaplex, helium_2b, moshi_7b, nano, personaplex_7b
 from helium_jax.prompts import Voice, check_tokens, prompt_frames, wrap_system_text
 from helium_jax.sampling import Sampler, Sampling
-from helium_jax.session import DuplexFrame, DuplexSession
+from helium_jax.session import DuplexSession
 from helium_jax.sharding import MODEL_AXIS, param_shardings, state_shardings
 from helium_jax.state import MoshiState, StepOutput, init_state
 from helium_jax.step import step
@@ -64,6 +66,7 @@ __all__ = [
     "state_shardings",
     "step",
     "token_loss",
+    "trajectory_log_probs",
     "undo_delays",
     "unstack_layers",
     "wrap_system_text",

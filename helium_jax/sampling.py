@@ -71,6 +71,27 @@ class Sampler:
         log_prob = jnp.take_along_axis(log_probs, chosen, axis=-1)
         return tokens[:, 0].astype(jnp.int32), log_prob[:, 0]
 
+    def log_probs_of(
+        self, logits: Float[Array, "*B V"], tokens: Int[Array, "*B"]
+    ) -> Float[Array, "*B"]:
+        """Log-prob of given tokens under the distribution that a draw would be from.
+
+        -inf for tokens that cannot be drawn: outside the top k, or not the most probable one when
+        the temperature is 0.
+        """
+        logits = logits.astype(jnp.float32)
+        own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)
+        index = jnp.arange(logits.shape[-1])
+        # Of equals the first is kept, as top_k does.
+        before = (logits > own) | ((logits == own) & (index < tokens[..., None]))
+        rank = jnp.sum(before, axis=-1)
+        if self.temperature == 0:
+            return jnp.where(rank == 0, 0.0, -jnp.inf)
+        ranks = self.num_ranks(logits.shape[-1])
+        kept = logits if self.top_k is None else jax.lax.top_k(logits, ranks)[0]
+        total = jax.nn.logsumexp(kept / self.temperature, axis=-1)
+        return jnp.where(rank < ranks, own[..., 0] / self.temperature - total, -jnp.inf)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:

@@ -39,6 +39,24 @@ class TextTokenizer:
         """Ids of `text`, without begin or end marks."""
         return self._model.EncodeAsIds(text)
 
+    def encode_strictly(self, text: str) -> list[int]:
+        """Ids of `text`, all of which the model knows.
+
+        Raises:
+          ValueError: naming what the vocabulary has no piece for (its id would mean something else
+            to the model: that of an unknown piece is EPAD).
+        """
+        ids = self.encode(text)
+        unknown = self._model.unk_id()
+        if unknown in ids:
+            pieces = self._model.EncodeAsPieces(text)
+            lost = [piece for piece, token in zip(pieces, ids, strict=True) if token == unknown]
+            raise ValueError(
+                f"the tokenizer cannot hold {', '.join(map(repr, lost))} of {text!r}, expected "
+                f"text in its {self.vocabulary} pieces; leave that out or spell it otherwise"
+            )
+        return ids
+
     def piece(self, token: int) -> str:
         """What a token adds to the transcript: nothing for padding, else its piece with spaces."""
         if token in (EPAD, PAD) or not 0 <= token < self.vocabulary:

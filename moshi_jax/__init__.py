@@ -7,14 +7,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convert import load_voice
     from helium_jax import DuplexSession
     from moshi_jax.loading import load
 
-__all__ = ["DuplexSession", "__version__", "load"]
+__all__ = ["DuplexSession", "__version__", "load", "load_voice"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"DuplexSession": "helium_jax", "load": "moshi_jax.loading"}
+_HOMES = {
+    "DuplexSession": "helium_jax",
+    "load": "moshi_jax.loading",
+    "load_voice": "convert",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,8 +29,9 @@ from helium_jax import DuplexSession, Sampling
 from layers_jax import Precision
 from layers_jax.functional import Params
 from mimi_jax import read_audio
+from moshi_jax.converse import converse
 from moshi_jax.sample import conversation_path
-from moshi_jax.stream import converse, embedded_checkpoint
+from moshi_jax.stream import embedded_checkpoint
 
 __all__ = ["DemoOptions", "main", "stream_tokens"]
 
@@ -179,7 +180,7 @@ def stream_tokens(folder: Path, params: Params | None, pcm: np.ndarray) -> np.nd
     session = DuplexSession(
         mimi, mimi_params, lm, stored if params is None else params, sampling=Sampling.greedy()
     )
-    frames = [np.append(frame.text, frame.codes) for frame in converse(session, pcm)]
+    frames = [np.append(said.frame.text, said.frame.codes) for said in converse(session, [pcm])]
     return np.stack(frames)
 
 

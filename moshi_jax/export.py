@@ -19,7 +19,7 @@ import tyro
 from convert import load_mimi, load_moshi, read_configs
 from convert.folders import new_folder
 from helium_jax import Sampling, init_state
-from helium_jax.session import DuplexState, duplex_step
+from helium_jax.duplex import DuplexState, duplex_step
 from layers_jax import Precision, reset_rows
 from mimi_jax import init_state as init_codec_state
 from moshi_jax import exported

@@ -1,11 +1,11 @@
 """A checkpoint folder in, a session ready to talk out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from convert import load_mimi, load_moshi, read_configs
-from helium_jax import DuplexSession, Sampler, Sampling
+from helium_jax import DuplexSession, Sampler, Sampling, TextTokenizer, condition_rows
 from layers_jax import Precision
 
 __all__ = ["PRECISIONS", "PrecisionName", "load", "released_sampling"]
@@ -27,6 +27,9 @@ def load(
     precision: Precision | None = None,
     sampling: Sampling | None = None,
     seed: int = 0,
+    arch: str | os.PathLike[str] | None = None,
+    conditions: Mapping[str, str | None] | None = None,
+    row_ids: Sequence[int] | None = None,
 ) -> DuplexSession:
     """Loads a checkpoint folder and joins its codec and its language model.
 
@@ -36,18 +39,33 @@ def load(
         precision: number formats of the language model; None keeps those of the folder.
         sampling: how tokens are drawn; None does as the release recommends.
         seed: of all draws.
+        arch: JSON file with the shapes of a model that the folder does not describe.
+        conditions: what all sessions are conditioned on, a value or None for each condition that
+            the model has.
+        row_ids: what tells the sessions' draws apart, 0..B-1 by default; equal ids draw alike.
 
     Raises:
         ConversionError: a file of the folder is missing or cannot be used; all problems in a line.
         ValueError: the release recommends a way of sampling that is not implemented.
     """
-    checkpoint = read_configs(directory)
+    checkpoint = read_configs(directory, arch=arch)
     if sampling is None:
         sampling = released_sampling(checkpoint.lm_gen_config)
-    lm, lm_params = load_moshi(directory, precision=precision)
-    mimi, mimi_params = load_mimi(directory)
+    rows = condition_rows(checkpoint.lm.conditioners, [conditions or {}] * batch)
+    lm, lm_params = load_moshi(directory, precision=precision, arch=arch)
+    mimi, mimi_params = load_mimi(directory, arch=arch)
+    tokenizer = TextTokenizer(checkpoint.tokenizer) if checkpoint.tokenizer.is_file() else None
     return DuplexSession(
-        mimi, mimi_params, lm, lm_params, batch=batch, sampling=sampling, seed=seed
+        mimi,
+        mimi_params,
+        lm,
+        lm_params,
+        batch=batch,
+        sampling=sampling,
+        seed=seed,
+        tokenizer=tokenizer,
+        conditions=rows if checkpoint.lm.conditioners else None,
+        row_ids=row_ids,
     )
 
 

@@ -73,15 +73,15 @@ def _checks(recording: Recording) -> Iterator[Check]:
     if "seanet" in recording.config:
         yield from check_codec(recording)
         return
+    if folder is not None:
+        yield from check_session(recording, folder)
+        return
     if "dim" not in recording.config:
         raise Unsupported("its config describes neither a codec nor a language model")
     try:
         config = read_config(recording)
     except ValueError as error:
         raise Unsupported(str(error)) from error
-    if folder is not None:
-        yield from check_session(recording, folder)
-        return
     if recording.adapters:
         yield from check_lora(recording)
         return

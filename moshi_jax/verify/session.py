@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import load_mimi, load_moshi
+from convert import load_voice, voice_names
 from helium_jax import DuplexSession, Sampling
 from layers_jax import Precision
-from moshi_jax.verify.check import Check, close, equal_rows
+from moshi_jax.loading import load
+from moshi_jax.verify.check import Check, close, equal, equal_rows
 from moshi_jax.verify.codec import PCM_TOLERANCE
 from moshi_jax.verify.recording import Recording
 
-SUFFIX = "_e2e"
+SUFFIX, ARCH_SUFFIX = "_e2e", ".arch.json"
 
 
 def checkpoint_folder(recording: Recording) -> Path | None:
@@ -22,23 +23,46 @@ def checkpoint_folder(recording: Recording) -> Path | None:
 
 
 def check_session(recording: Recording, folder: Path) -> Iterator[Check]:
-    """Streams the recorded audio greedily in f32 through the one executable."""
-    mimi, mimi_params = load_mimi(folder)
-    lm, lm_params = load_moshi(folder, precision=Precision.f32())
-    greedy = Sampling.greedy()
-    session = DuplexSession(mimi, mimi_params, lm, lm_params, sampling=greedy)
-    frames = [session.step(pcm[None]) for pcm in recording.tensors["inputs/pcm"]]
-    text, codes, pcm = (
-        np.concatenate([np.asarray(getattr(frame, name)) for frame in frames])
-        for name in ("text", "codes", "pcm")
+    """Streams the recorded audio greedily in f32 through the one executable, prompted or not."""
+    arch = folder.with_name(folder.name + ARCH_SUFFIX)
+    session = load(
+        folder,
+        precision=Precision.f32(),
+        sampling=Sampling.greedy(),
+        arch=arch if arch.is_file() else None,
     )
-    expected = {
-        name: recording.tensors[f"expected/{name}"]
-        for name in ("out", "valid", "pcm", "text_margin", "audio_margin", "mimi_margin")
-    }
+    if "text_prompt" not in recording.provenance:
+        pcm = recording.tensors["inputs/pcm"]
+        yield from _check(recording, "session", session, pcm, "expected/")
+        return
+    text, pcm = recording.provenance["text_prompt"], recording.tensors["inputs/user_pcm"]
+    session.prompt(recording.tensors["inputs/voice_pcm"], text, beyond_context=True)
+    expected = recording.tensors["expected/offset_after_prompts"]
+    yield equal("calls of the prompts", session.offsets, expected, np.ones(1, bool))
+    yield from _check(recording, "session", session, pcm, "expected/")
+    (name,) = voice_names(folder)
+    session.prompt(load_voice(folder, name), text, beyond_context=True)
+    yield from _check(recording, "session with a stored voice", session, pcm, "expected/pt_bf16/")
+
+
+def _check(
+    recording: Recording, name: str, session: DuplexSession, pcm: np.ndarray, prefix: str
+) -> Iterator[Check]:
+    frames = [session.step(frame[None]) for frame in pcm]
+    text, codes, spoken = (
+        np.concatenate([np.asarray(getattr(frame, part)) for frame in frames])
+        for part in ("text", "codes", "pcm")
+    )
     tokens = np.concatenate([text[:, None], codes], axis=1)
+    expected = recording.tensors[f"{prefix}out"][:, : tokens.shape[1]]
+    valid = recording.tensors.get("expected/valid", np.ones(len(expected), bool))
+    # Those of the codec cover all of its codebooks, those of the model the agent's.
     margin = np.minimum.reduce(
-        [expected["text_margin"], *(expected[f"{k}_margin"].min(1) for k in ("audio", "mimi"))]
+        [
+            recording.tensors["expected/text_margin"],
+            recording.tensors["expected/audio_margin"][:, : codes.shape[1]].min(1),
+            recording.tensors["expected/mimi_margin"].min(1),
+        ]
     )
-    yield equal_rows("session tokens", tokens, expected["out"], expected["valid"], margin)
-    yield close("session pcm", pcm, expected["pcm"], PCM_TOLERANCE)
+    yield equal_rows(f"{name} tokens", tokens, expected, valid, margin)
+    yield close(f"{name} pcm", spoken, recording.tensors[f"{prefix}pcm"], PCM_TOLERANCE)

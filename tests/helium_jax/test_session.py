@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convert import load_mimi, load_moshi
-from helium_jax import DuplexSession, Moshi, Sampling, nano
+from convert import load_mimi, load_moshi, load_voice
+from helium_jax import DuplexSession, Moshi, Sampling, TextTokenizer, Voice, nano
 from layers_jax import Precision
 from layers_jax.functional import abstract
 from mimi_jax import Mimi, QuantizerConfig
@@ -175,3 +175,115 @@ def test_a_codec_of_another_model_is_refused(change, message):
     mimi = abstract(lambda: Mimi(replace(nano_mimi(), **change), rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=message):
         DuplexSession(mimi, {}, lm, {})
+
+
+PLEX = "checkpoint_personaplex_tiny"
+
+
+@pytest.fixture(scope="module")
+def plex(tiny_checkpoint):
+    """A PersonaPlex session of two, prompted with a stored voice and a role."""
+    folder = tiny_checkpoint.with_name(PLEX)
+    arch = folder.with_name(f"{PLEX}.arch.json")
+    mimi, mimi_params = load_mimi(folder, arch=arch)
+    lm, lm_params = load_moshi(folder, precision=Precision.f32(), arch=arch)
+    tokenizer = TextTokenizer(folder / "tokenizer_spm_32k_3.model")
+    session = DuplexSession(
+        mimi, mimi_params, lm, lm_params, batch=2, sampling=Sampling.greedy(), tokenizer=tokenizer
+    )
+    assert (session.lead_frames, session.delay_frames) == (1, 2)
+    session.prompt(load_voice(folder, "TINY0"), TEXT, beyond_context=True)
+    return session
+
+
+TEXT = "You are a patient guide in a museum of clocks. Your name is Robin."
+
+
+def test_a_prompted_session_is_the_references_again_after_a_reset(plex, golden):
+    recorded = golden(f"{PLEX}_e2e")
+    assert recorded.provenance["text_prompt"] == TEXT
+    pcm = np.repeat(recorded.tensors["inputs/user_pcm"][:, None], 2, axis=1)
+    expected = recorded.tensors["expected/pt_bf16/out"][:, :9]
+    assert (plex.lead_frames, plex.delay_frames) == (0, 1)
+    for rows in (None, np.array([True, False])):
+        plex.reset(rows)
+        assert plex.offsets[0] == recorded.tensors["expected/offset_after_prompts"]
+        tokens, valid, audio = played(plex, pcm)
+        assert valid.all()
+        np.testing.assert_array_equal(tokens[:, 0], expected)
+        wanted = recorded.tensors["expected/pt_bf16/pcm"]
+        np.testing.assert_allclose(audio[:, 0], wanted, atol=PCM_TOLERANCE)
+
+
+def test_a_session_from_a_file_goes_on_as_if_it_had_not_stopped(plex, tmp_path):
+    """Its prompt is in the file too: a reset of the restored session begins with it."""
+    pcm = np.random.default_rng(1).uniform(-1, 1, (12, 2, 1920)).astype(np.float32)
+    plex.reset()
+    played(plex, pcm[:5])
+    plex.save(tmp_path / "state", {"heard": 5})
+    expected = played(plex, pcm[5:])
+    plex.reset()
+    again = played(plex, pcm[:5])
+    opening, plex._opening = plex._opening, None
+    plex.reset()
+    assert plex.restore(tmp_path / "state") == {"heard": 5}
+    for got, wanted in zip(played(plex, pcm[5:]), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    plex.reset()
+    for got, wanted in zip(played(plex, pcm[:5]), again, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert plex._opening.caches[0].capacity == opening.caches[0].capacity
+
+
+def test_nan_in_one_session_leaves_the_other_exact(plex):
+    pcm = np.random.default_rng(2).uniform(-1, 1, (10, 2, 1920)).astype(np.float32)
+    plex.reset()
+    clean = played(plex, pcm)
+    plex.reset()
+    pcm[3:, 1] = np.nan
+    for got, wanted in zip(played(plex, pcm), clean, strict=True):
+        np.testing.assert_array_equal(got[:, 0], wanted[:, 0])
+
+
+def test_many_contexts_later_the_state_is_as_large_and_the_program_the_same(plex, compilations):
+    """Hours in small: the ring of 40 frames wraps eight times."""
+    plex.reset()
+    frame = np.random.default_rng(3).uniform(-1, 1, (2, 1920)).astype(np.float32)
+    plex.step(frame)
+    sizes, before = jax.tree.map(lambda leaf: leaf.nbytes, plex._state), len(compilations)
+    for _ in range(320):
+        out = plex.step(frame)
+    assert np.asarray(out.valid).all() and np.isfinite(out.pcm).all()
+    assert jax.tree.map(lambda leaf: leaf.nbytes, plex._state) == sizes
+    assert len(compilations) == before and plex.offsets.max() > 8 * 40
+
+
+@pytest.mark.parametrize(
+    "voice, text, message",
+    [
+        (None, TEXT, r"voice and role take 60 frames, expected at most the context of 40"),
+        (None, "a \u4f60 b", r"the tokenizer cannot hold '\u4f60' of '<system> a \u4f60 b <sys"),
+        (np.array([0.0, np.nan]), "", r"voice has shape \[2\], expected \[S\] finite samples"),
+        (np.zeros((2, 9)), "", r"voice has shape \[2, 9\], expected \[S\] finite samples"),
+        (
+            Voice(np.zeros((3, 8), np.float32), np.zeros((17, 4), np.int32)), "",
+            r"voice has embeddings \[3, 8\] and cache \[17, 4\], expected \[N, 32\] and \[17, 4\]",
+        ),
+    ],
+)  # fmt: skip
+def test_prompts_that_cannot_be_used_are_refused(plex, voice, text, message):
+    with pytest.raises(ValueError, match=message):
+        plex.prompt(voice, text)
+
+
+def test_a_model_that_knows_no_prompts_and_a_session_without_tokenizer_say_so(session):
+    with pytest.raises(ValueError, match=r"timing 'kyutai', expected 'personaplex': only Pers"):
+        session.prompt()
+    with pytest.raises(ValueError, match=r"text needs a tokenizer, and this session has none"):
+        session.prompt(None, "hello")
+
+
+def test_a_file_of_another_model_is_refused(plex, session, tmp_path):
+    session.save(tmp_path / "state")
+    with pytest.raises(ValueError, match=r"was saved with model\.card 256 instead of 2048; model"):
+        plex.restore(tmp_path / "state")

@@ -1,47 +1,17 @@
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 
-from helium_jax import DuplexSession
 from layers_jax.command import run_command
 from mimi_jax import read_audio
 from moshi_jax.sample import conversation_path
-from moshi_jax.stream import converse, embedded_checkpoint, main
+from moshi_jax.stream import embedded_checkpoint, main
 
-SIZE = 1920
-
-
-class Echo(DuplexSession):
-    """A session whose agent repeats the user with no delay of its own, on the model's clock."""
-
-    frame_samples = SIZE
-    delay_frames = None
-
-    def __init__(self, delay):
-        self.delay_frames = delay
-        self.heard = []
-
-    def step(self, pcm, exec_mask=None):
-        call = len(self.heard)
-        self.heard.append(np.array(pcm[0]))
-        frame = call - self.delay_frames  # the training frame that comes out of this call ...
-        said = self.heard[frame + 1] if frame >= 0 else np.full(SIZE, np.nan)  # ... and went in
-        return SimpleNamespace(pcm=said[None])
-
-
-@pytest.mark.parametrize("delay", [1, 2])
-@pytest.mark.parametrize("length", [1, SIZE, 3 * SIZE, 3 * SIZE + 700])
-def test_an_echo_comes_back_where_it_was_said(delay, length):
-    pcm = np.random.default_rng(0).normal(size=length).astype(np.float32)
-    session = Echo(delay)
-    said = np.concatenate([frame.pcm[0] for frame in converse(session, pcm)])
-    assert len(said) == -(-length // SIZE) * SIZE
-    np.testing.assert_array_equal(said[:length], pcm)
-    assert not said[length:].any()
-    assert not session.heard[0].any(), "nothing is heard at call 0, so nothing may be said there"
+TINY = Path(__file__).resolve().parent.parent / "golden" / "checkpoint_moshi_tiny"
+PLEX = TINY.with_name("checkpoint_personaplex_tiny")
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +71,30 @@ def bad_inputs(tmp_path, speech):
         "channel": ([good, "--channel", "1"], "--channel is 1, expected 0 to 0"),
         "suffix": ([good], "out.txt: got suffix '.txt', expected one of .wav, .flac"),
         "folder": ([good, "--checkpoint", tmp_path], "checkpoint"),
+        "role": ([good, "--role", "x", "--checkpoint", TINY], "for the start of a PersonaPlex"),
+        "voice": ([good, "--voice", "x", "--checkpoint", TINY], "no voice 'x': got neither a file"),
+        "resume": ([good, "--resume"], "--resume needs --state"),
+        "condition": ([good, "--condition", "x", "--checkpoint", TINY], "is 'x', expected NAME=V"),
+        "state": ([good, "--resume", "--state", text, "--checkpoint", TINY], "not a saved session"),
     }
 
 
 @pytest.mark.parametrize(
-    "kind", ["missing", "not audio", "empty", "nan", "channel", "folder", "suffix"]
+    "kind",
+    [
+        "missing",
+        "not audio",
+        "empty",
+        "nan",
+        "channel",
+        "folder",
+        "suffix",
+        "role",
+        "voice",
+        "resume",
+        "condition",
+        "state",
+    ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capfd, speech, kind):
     (source, *options), said = bad_inputs(tmp_path, speech)[kind]
@@ -126,3 +115,45 @@ def test_the_embedded_checkpoint_speaks_up_and_keeps_silent(tmp_path, capfd, spe
     assert embedded_checkpoint().name == "tiny"
     loud = np.abs(soundfile.read(tmp_path / "out.wav")[0]).reshape(-1, 1920).max(axis=1)
     assert loud.max() > 0.01 > 0.002 > loud.min()
+
+
+def test_nothing_to_do_is_bad_usage(tmp_path, capfd):
+    assert main([str(tmp_path / "only.wav")]) == 2
+    assert "expected IN... OUT" in capfd.readouterr().err
+
+
+def test_a_batch_of_recordings_is_each_as_it_would_be_alone(tmp_path, speech):
+    """PersonaPlex, drawing; and a run that was left off in the middle goes on where it was."""
+    sources = [
+        write(tmp_path / f"{name}.wav", speech[:1, start:stop], 24_000)
+        for name, start, stop in (("a", 0, 20_000), ("b", 9_000, 23_111))
+    ]
+    shared = ["--checkpoint", str(PLEX), "--arch", f"{PLEX}.arch.json", "--role", "a hat"]
+    both = tmp_path / "both"
+    main([*map(str, sources), str(both), *shared])
+    alone = tmp_path / "alone.wav"
+    main([str(sources[1]), str(alone), *shared, "--two-channel"])
+    together, single = soundfile.read(both / "b.wav")[0], soundfile.read(alone)[0]
+    assert len(soundfile.read(both / "a.wav")[0]) == 20_000 and len(together) == 14_111
+    np.testing.assert_allclose(single[:, 0], together, atol=2**-14)
+    np.testing.assert_allclose(single[:, 1], speech[0, 9_000:23_111], atol=2**-14)
+    assert np.abs(together).max() > 0.01
+
+
+def test_a_run_that_was_left_off_goes_on_as_if_it_had_not_been(tmp_path, speech):
+    source = str(write(tmp_path / "in.wav", speech[:1, :24_000], 24_000))
+    shared = ["--checkpoint", str(PLEX), "--arch", f"{PLEX}.arch.json", "--voice", "TINY0"]
+    state = ["--state", str(tmp_path / "state")]
+    parts = []
+    for name, options in (
+        ("whole", ["--role", "a hat"]),
+        ("first", ["--role", "a hat", "--until-s", "0.4", *state]),
+        ("rest", ["--resume", *state]),
+    ):
+        target = tmp_path / f"{name}.wav"
+        given = shared if name != "rest" else shared[:-2]
+        assert main([source, str(target), *given, *options]) == 0
+        parts.append(soundfile.read(target)[0])
+    whole, first, rest = parts
+    assert len(first) == 5 * 1920 and len(whole) == 24_000
+    np.testing.assert_allclose(np.concatenate([first, rest]), whole, atol=2**-14)
