@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "compare": ("two reports of `step`: what got slower or larger", "bench.compare:main"),
     "convert": ("memory and speed of a conversion, beside a plain copy", "bench.conversion:main"),
     "vad": ("the voice activity detector, beside onnxruntime on one core", "bench.vad:main"),
+    "segments": ("files to segments, beside the usual way to listen", "bench.segments:main"),
     "robustness": ("rewards when the user's audio is not clean", "bench.robustness:main"),
     "plan": ("does a described pod hold a GRPO run, and an epoch's bound", "bench.plan:main"),
     "aot": ("the step compiled for TPUs and GPUs that are not here", "bench.aot:main"),

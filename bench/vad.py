@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = _rows(config)
     peers = {
         "onnxruntime, sequence graph": _sequence_peer(),
-        "onnxruntime, hop by hop": _hop_peer(),
+        "onnxruntime, hop by hop": hop_peer(),
     }
     import jax.numpy as jnp
 
@@ -123,7 +123,7 @@ def _hops(row: Float32[np.ndarray, " S"]) -> Float32[np.ndarray, "F W"]:
     return np.ascontiguousarray(windows[::HOP_SAMPLES])
 
 
-def _hop_peer() -> Peer:
+def hop_peer() -> Peer:
     session, rate = _session("silero_vad_16k_op15.onnx"), np.array(SAMPLE_RATE)
 
     def hear(row: Float32[np.ndarray, " S"]) -> Float32[np.ndarray, " F"]:
