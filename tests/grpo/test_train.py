@@ -317,6 +317,7 @@ def test_a_judge_that_cannot_go_on_ends_the_run_saved(run, judge, tmp_path):
     assert record["rewards/turn/judge"] == 1.0
 
 
+@pytest.mark.slow
 def test_while_the_judge_is_away_its_axes_teach_nothing(run, judge):
     judge.open = False
     (record,) = read_metrics(run("away", **JUDGED).metrics)
@@ -326,6 +327,7 @@ def test_while_the_judge_is_away_its_axes_teach_nothing(run, judge):
     assert judge.cases == 0
 
 
+@pytest.mark.slow
 def test_rollouts_that_leave_their_bounds_end_the_run_only_if_asked(run, monkeypatch, tmp_path):
     """The second epoch looks as if every reply had become empty."""
     epochs = []
