@@ -111,6 +111,12 @@ def extract(
         import_audio_extra(name)
     listing = CORPORA[config.corpus](source)
     recordings = {recording.name: recording for recording in listing.recordings}
+    if len(recordings) < len(listing.recordings):
+        ((name, count),) = Counter(r.name for r in listing.recordings).most_common(1)
+        raise ValueError(
+            f"{source}: got {count} recordings named {name!r}, expected a name for each; extract"
+            " the parts of the corpus one by one"
+        )
     workers = workers or min(os.cpu_count() or 1, max(1, len(recordings) // 2))
     tell = progress or (lambda what, done, total: None)
     key = {

@@ -78,10 +78,10 @@ def _records(plan: ShardPlan) -> Iterator[tuple[ManifestEntry, SegmentRecord | s
         own = list(group)
         recording = plan.recordings[conversation]
         try:
-            usable = recording.transcript is not None and (
-                conversation not in plan.without_transcript
-            )
-            words = recording.transcript() if usable and recording.transcript else None
+            read_words = recording.transcript
+            if conversation in plan.without_transcript:
+                read_words = None
+            words = None if read_words is None else read_words()
             with recording.open() as pcm:
                 records = [_cut(entry, pcm, words, plan) for entry in own]
         except (ValueError, OSError) as error:  # it was readable when it was heard

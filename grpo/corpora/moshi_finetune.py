@@ -8,6 +8,7 @@ Moshi, right the user. Beside each lies `a.json` with
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def list_moshi_finetune(source: Path) -> Listing:
             f"cannot read {source}: got no .jsonl there, expected lines of"
             ' {"path": ..., "duration": ...}; check the path'
         )
+    root = source if source.is_dir() else source.parent
     listing, seen = Listing(), set[Path]()
     for table in tables:
         for number, line in enumerate(table.read_bytes().splitlines(), 1):
@@ -46,9 +48,8 @@ def list_moshi_finetune(source: Path) -> Listing:
             seen.add(path)
             sidecar = path.with_suffix(".json")
             transcript = partial(read_alignments, sidecar) if sidecar.is_file() else None
-            listing.recordings.append(
-                stereo_recording(str(entry["path"]), path, transcript=transcript)
-            )
+            name = Path(os.path.relpath(path, root)).as_posix()
+            listing.recordings.append(stereo_recording(name, path, transcript=transcript))
     return listing
 
 

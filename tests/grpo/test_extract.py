@@ -234,6 +234,7 @@ def test_a_resampled_recording_gives_the_same_windows(tmp_path, plan, short_reco
     assert windows[0] == windows[1] != []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["listening", "writing"])
 def test_killed_and_started_again_gives_the_same_bytes(tmp_path, short_recording, stage):
     """SIGKILL after the second report of a stage, from outside."""
@@ -328,6 +329,17 @@ def test_only_bad_files_is_an_error_that_names_one(tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     with pytest.raises(ValueError, match=r"0 readable recording.*1 unusable .*broken\.wav"):
         extract(tmp_path, tmp_path / "out")
+
+
+def test_two_recordings_of_one_name_are_refused(tmp_path):
+    for disc in ("1", "2"):
+        (tmp_path / disc / "abc" / "processed").mkdir(parents=True)
+        (tmp_path / disc / "abc" / "metadata.json").write_text(
+            '{"speakers": [{"user_id": 1, "channel": "L"}, {"user_id": 2, "channel": "R"}]}'
+        )
+        (tmp_path / disc / "abc" / "processed" / "abc.mp3").write_bytes(b"x")
+    with pytest.raises(ValueError, match="got 2 recordings named 'abc', expected a name for each"):
+        extract(tmp_path, tmp_path / "out", ExtractConfig(corpus="candor"))
 
 
 def test_what_is_there_is_never_overwritten(tmp_path):

@@ -41,6 +41,13 @@ def test_recordings_by_line(corpus, levels, source):
     assert two.transcript is None
 
 
+def test_tables_in_several_folders_do_not_mix_names(tmp_path, write):
+    for folder in ("x", "y"):
+        write(tmp_path / folder / "a.wav")
+        (tmp_path / folder / "data.jsonl").write_text('{"path": "a.wav", "duration": 1.0}')
+    assert [r.name for r in list_moshi_finetune(tmp_path).recordings] == ["x/a.wav", "y/a.wav"]
+
+
 def test_words_of_the_main_speaker_are_left(corpus):
     one = list_moshi_finetune(corpus).recordings[0]
     left, right = one.transcript()
