@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     options = tyro.cli(CompareOptions, args=argv, prog="bench compare")
     reports = [_read(path) for path in (options.before, options.after)]
     findings = list(compare(*reports, tolerance=options.tolerance, counts_only=options.counts_only))
+    for line in _machines(*reports):
+        print(line)
     for finding in findings:
         mark = "WORSE" if finding.worse else "ok"
         print(f"{mark:<6} {finding.row}  {finding.what:<17} {finding.text}")
@@ -130,6 +132,13 @@ def _timed(row: str, old: list[float], new: list[float], tolerance: float) -> Fi
         f"({ratio:.3f} x, 95 % of {low:.3f} to {high:.3f})"
     )
     return Finding(row, "frame p50", text, low > 1 + tolerance)
+
+
+def _machines(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Where the two reports were not made alike: another compiler may explain another count."""
+    for name, value in after["machine"].items():
+        if name != "load" and before["machine"].get(name) != value:
+            yield f"{name:<12} {before['machine'].get(name)} -> {value}"
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

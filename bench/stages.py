@@ -13,7 +13,7 @@ from bench.presets import Preset
 from bench.weights import random_weights
 from convert import load_mimi, load_moshi
 from helium_jax import Moshi, Sampling
-from helium_jax.session import DuplexFrame, DuplexState, duplex_step, init_duplex_state
+from helium_jax.duplex import DuplexFrame, DuplexState, duplex_step, init_duplex_state
 from layers_jax import Precision, bind
 from layers_jax.functional import Params, abstract, split
 from mimi_jax import Mimi, decode_step, encode_step

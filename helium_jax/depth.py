@@ -94,6 +94,7 @@ class DepthTransformer(nnx.Module):
         )
         self.config, self.precision = config, precision
 
+    @jax.named_scope("depth")
     def unroll(
         self,
         hidden: Float[Array, "B D"],

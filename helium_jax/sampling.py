@@ -47,6 +47,7 @@ class Sampler:
         draws = jax.vmap(lambda key: jax.random.exponential(_wrap(key), (ranks,)))
         return draws(keys.reshape(-1, 2)).reshape(*keys.shape[:-1], ranks)
 
+    @jax.named_scope("sampling")
     def __call__(
         self, logits: Float[Array, "B V"], noise: Float[Array, "B R"] | None
     ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
@@ -107,6 +108,7 @@ class Sampling:
         zero = Sampler(temperature=0)
         return cls(text=zero, audio=zero, guidance=guidance)
 
+    @jax.named_scope("sampling")
     def noise(
         self, config: MoshiConfig, keys: UInt32[Array, "B 2"], frame: Int[Array, " B"]
     ) -> Noise:

@@ -109,6 +109,7 @@ def step(
     return MoshiState(offset=offset, tokens=tokens, keys=state.keys, caches=caches), output
 
 
+@jax.named_scope("temporal")
 def _temporal(
     model: Moshi,
     grid: Grid,

@@ -24,6 +24,7 @@ def init_state(mimi: Mimi, batch: int) -> MimiState:
     return mimi.init_state(batch)
 
 
+@jax.named_scope("encode")
 def encode_step(
     mimi: Mimi,
     params: Params,
@@ -51,6 +52,7 @@ def encode_step(
     return MimiState(encoder=encoder, decoder=state.decoder), codes
 
 
+@jax.named_scope("decode")
 def decode_step(
     mimi: Mimi,
     params: Params,

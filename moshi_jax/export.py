@@ -142,7 +142,7 @@ def export_step(
             "batch": batch,
             "frame_samples": samples,
             "sample_rate": mimi.config.sample_rate,
-            "delay_frames": lm.config.max_delay,
+            "delay_frames": lm.config.max_delay + (lm.config.timing == "personaplex"),
             "platforms": targets,
             "jax": jax.__version__,
             "params": _write_params(made / "params.bin", params),
