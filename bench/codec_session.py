@@ -25,6 +25,7 @@ class Ours:
         self._encode = self._step(encode_step)
         self._decode = self._step(decode_step)
         self._encode_file = jax.jit(lambda params, pcm: encode(mimi, params, pcm))
+        self._encode_full = jax.jit(lambda params, pcm: encode(mimi, params, pcm, mode="full"))
         self._decode_file = jax.jit(lambda params, codes: decode(mimi, params, codes))
         self.reset()
 
@@ -58,6 +59,10 @@ class Ours:
     def encode_file(self, pcm: Float[np.ndarray, " S"]) -> Int[np.ndarray, "K T"]:
         """Codes of a whole signal: a scan of the same step."""
         return np.asarray(self._encode_file(self.params, pcm[None]))[0]
+
+    def encode_full(self, pcm: Float[np.ndarray, " S"]) -> Int[np.ndarray, "K T"]:
+        """Codes of a whole signal at once: what the other runtimes compute offline."""
+        return np.asarray(self._encode_full(self.params, pcm[None]))[0]
 
     def decode_file(self, codes: Int[np.ndarray, "K T"]) -> Float[np.ndarray, " S"]:
         """Audio of a whole signal: a scan of the same step."""
