@@ -2,8 +2,10 @@
 
 from convert.checkpoint import Checkpoint, read_configs
 from convert.errors import ConversionError
-from convert.export import export_mimi, export_moshi, to_torch
+from convert.export import ReleaseOptions, export_mimi, export_moshi, to_torch
 from convert.folders import to_jax
+from convert.fuse import fuse_lora
+from convert.inspect import Inspection, inspect
 from convert.load import load_mimi, load_moshi, params_from_tensors
 from convert.lora import export_lora, load_lora, lora_from_tensors
 from convert.verify import Comparison, Difference, compare
@@ -14,11 +16,15 @@ __all__ = [
     "Comparison",
     "ConversionError",
     "Difference",
+    "Inspection",
+    "ReleaseOptions",
     "Voice",
     "compare",
     "export_lora",
     "export_mimi",
     "export_moshi",
+    "fuse_lora",
+    "inspect",
     "load_lora",
     "load_mimi",
     "load_moshi",

@@ -70,6 +70,37 @@ def from_arch_file(values: Mapping[str, Any]) -> Architecture:
     return Architecture(lm, mimi_from_config(values.get("mimi"), lm, books), dict(values))
 
 
+# What must be whole numbers, and from where on; None is left to whoever knows its meaning.
+_FROM_ONE = (
+    "dim", "text_card", "text_card_out", "card", "num_heads", "num_layers", "context", "kv_repeat",
+    "depformer_dim", "depformer_dim_feedforward", "depformer_num_heads", "depformer_num_layers",
+    "depformer_kv_repeat", "depformer_low_rank_embeddings", "extra_heads_dim",
+)  # fmt: skip
+_FROM_ZERO = ("n_q", "dep_q", "extra_heads_num_heads", "existing_text_padding_id")
+_MAY_BE_NONE = ("text_card_out", "depformer_dim_feedforward", "depformer_low_rank_embeddings")
+
+
+def _wrong_numbers(values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for first, keys in ((1, _FROM_ONE), (0, _FROM_ZERO)):
+        for key in keys:
+            if key not in values or (values[key] is None and key in _MAY_BE_NONE):
+                continue
+            if type(values[key]) is not int or values[key] < first:
+                got = values[key]
+                problems.append(f"{key!r} is {got!r}, expected a whole number from {first} on")
+    for key in ("hidden_scale", "max_period"):
+        if key in values and (type(values[key]) not in (int, float) or not values[key] > 0):
+            problems.append(f"{key!r} is {values[key]!r}, expected a number above 0")
+    for key in ("delays", "depformer_weights_per_step_schedule"):
+        numbers = values.get(key)
+        if numbers is not None and not (
+            isinstance(numbers, list | tuple) and all(type(n) is int for n in numbers)
+        ):
+            problems.append(f"{key!r} is {numbers!r}, expected whole numbers")
+    return problems
+
+
 def lm_from_config(values: Mapping[str, Any]) -> MoshiConfig:
     """The language model of a `config.json`, run as the code does that it was trained by.
 
@@ -78,6 +109,8 @@ def lm_from_config(values: Mapping[str, Any]) -> MoshiConfig:
     Raises:
       ValueError: a key is missing or unknown, or asks for what is not implemented.
     """
+    if problems := _wrong_numbers(values):
+        raise ValueError(f"model config: {'; '.join(problems)}")
     config = MoshiConfig.from_dict({**values, "quantize": False})  # weights say it themselves
     if values.get("model_type") == "helium":
         config = replace(config, text_initial=helium_2b().text_initial)

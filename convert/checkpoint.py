@@ -205,7 +205,7 @@ def _from_configs(
         lm = lm_from_config(from_transformers(raw) if is_transformers(raw) else raw)
         if lm.lora and not (folder / CONVERSION_NAME).is_file():
             lm = replace(lm, lora=None)  # its weights are merged: adapters alone were refused
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
         problems.append(f"{CONFIG_NAME}: {error}")
     name = files.names["mimi_config_name"]
     try:

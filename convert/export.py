@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from convert.checkpoint import Checkpoint, read_configs, write_config
 from convert.errors import ConversionError
 from convert.files import MOSHI_NAME
-from convert.folders import Progress, new_folder, silent, write_release
+from convert.folders import Progress, fill_release, new_folder, silent, write_release
+from convert.hub import repository_of
+from convert.release import CARD_NAME, Change, change_against, model_card, write_hashes
 from convert.sources import Source, abstract_params, memory_source, open_source
 from helium_jax import MoshiConfig
 from layers_jax.functional import Params
@@ -91,26 +93,69 @@ def export_mimi(
     return Path(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReleaseOptions:
+    """What `to_torch` writes beside the weights.
+
+    Attributes:
+      dtypes: number format of the language model; "keep" gives the original's bytes.
+      max_shard_bytes: largest weights file; None for one file, as Kyutai's own loader needs.
+      base: checkpoint that training started from, to say how much of it the release changed.
+      base_model: its repository, for licence and notices; that of `base` if it is on the hub.
+      run: folder of the training run, for the model card.
+      hashes: write `SHA256SUMS`, which reads all files once more.
+    """
+
+    dtypes: Dtypes = "keep"
+    max_shard_bytes: int | None = None
+    base: str | os.PathLike[str] | None = None
+    base_model: str | None = None
+    run: Path | None = None
+    hashes: bool = False
+
+
 def to_torch(
     source: str | os.PathLike[str],
     directory: str | os.PathLike[str],
+    options: ReleaseOptions | None = None,
     *,
-    dtypes: Dtypes = "keep",
     progress: Progress = silent,
-) -> None:
-    """Converts a folder that `to_jax` made back to a release; "keep" gives the original's bytes.
+) -> Change | None:
+    """Writes a release of a checkpoint: weights, configs, tokenizer, model card.
+
+    Args:
+      source: a folder that `to_jax` made, or a release (a trained one, to be given a card).
+      directory: the folder to make; it must not exist, or be empty.
+      options: what else to write, and how.
+      progress: told about every tensor.
+
+    Returns:
+      How far the weights are from `options.base`, if one was given.
 
     Raises:
-      ConversionError: the source cannot be used, or is a release already.
-      FileNotFoundError: a file that its config names is not there.
+      ConversionError: the source, the base or the run cannot be used.
+      FileNotFoundError: a file that a config names is not there.
       FileExistsError: `directory` is in use.
     """
+    chosen = options or ReleaseOptions()
     origin = read_configs(source)
-    if not origin.is_jax:
-        problem = "got a release already, expected a folder that to-jax made"
-        raise ConversionError([problem], subject=str(source))
-    with open_source(origin, "moshi", abstract_params(origin.lm)) as weights:
-        write_release(origin, directory, _recast(weights, dtypes), progress=progress)
+    with (
+        new_folder(directory) as folder,
+        open_source(origin, "moshi", abstract_params(origin.lm)) as weights,
+    ):
+        weights = _recast(weights, chosen.dtypes)
+        change = change_against(weights, chosen.base) if chosen.base is not None else None
+        card = model_card(
+            base_model=chosen.base_model or repository_of(chosen.base),
+            run=chosen.run,
+            change=change,
+            title=Path(directory).name,
+        )
+        fill_release(origin, folder, weights, max_bytes=chosen.max_shard_bytes, progress=progress)
+        (folder / CARD_NAME).write_text(card, encoding="utf-8")
+        if chosen.hashes:
+            write_hashes(folder)
+    return change
 
 
 def _in_memory(
@@ -126,7 +171,10 @@ def _recast(weights: Source, dtypes: Dtypes) -> Source:
     if dtypes not in _FORMATS:
         choices = ", ".join(("keep", *_FORMATS))
         raise ValueError(f"dtypes is {dtypes!r}, expected one of {choices}")
-    return weights.recast(dict.fromkeys(weights.tensors, _FORMATS[dtypes]))
+    kept = weights.formats  # conditioners stay in float32, as the reference's loader has them
+    return weights.recast(
+        {k: f if k.startswith("condition_provider.") else _FORMATS[dtypes] for k, f in kept.items()}
+    )
 
 
 def _check_same_config(config: MoshiConfig, origin: Checkpoint) -> None:

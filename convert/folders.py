@@ -19,6 +19,7 @@ from convert.checkpoint import CONVERSION_NAME, Checkpoint, Part, read_configs, 
 from convert.errors import ConversionError
 from convert.files import CONFIG_NAME
 from convert.orbax_io import save_leaves
+from convert.release import check_hashes
 from convert.sources import Source, abstract_params, open_source
 from convert.voices import convert_voices
 from layers_jax import atomic_path
@@ -54,6 +55,7 @@ def to_jax(
     if origin.is_jax:
         problem = "got a converted folder, expected a release; it can be used as it is"
         raise ConversionError([problem], subject=str(source))
+    check_hashes(origin.directory, origin.files)
     with new_folder(directory) as folder:
         entries: dict[str, Any] = {
             part: _save_part(origin, part, folder, progress) for part in origin.parts
@@ -94,10 +96,22 @@ def write_release(
       FileExistsError: `directory` is in use.
     """
     with new_folder(directory) as folder:
-        _write(weights, folder / origin.file_name("moshi"), progress)
-        if "mimi" in origin.parts:
-            _write_codec(origin, folder / origin.file_name("mimi"), progress)
-        _copy_side_files(origin, folder)
+        fill_release(origin, folder, weights, progress=progress)
+
+
+def fill_release(
+    origin: Checkpoint,
+    folder: Path,
+    weights: Source,
+    *,
+    max_bytes: int | None = None,
+    progress: Progress = silent,
+) -> None:
+    """`write_release` into a folder that is there; weights in several files if `max_bytes`."""
+    _write(weights, folder / origin.file_name("moshi"), progress, max_bytes)
+    if "mimi" in origin.parts:
+        _write_codec(origin, folder / origin.file_name("mimi"), progress)
+    _copy_side_files(origin, folder)
 
 
 @contextmanager
@@ -142,9 +156,10 @@ def _only_writer(target: Path) -> Generator[None, None, None]:
             path.unlink(missing_ok=True)
 
 
-def _write(weights: Source, path: Path, progress: Progress) -> None:
+def _write(weights: Source, path: Path, progress: Progress, max_bytes: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights.write(path, progress(f"writing {path.name}", len(weights.tensors)))
+    tick = progress(f"writing {path.name}", len(weights.tensors))
+    weights.write(path, tick, max_bytes=max_bytes)
 
 
 def _write_codec(origin: Checkpoint, path: Path, progress: Progress) -> None:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub import errors as hub
-from huggingface_hub import hf_hub_download, snapshot_download
 
 from convert.errors import ConversionError
 
@@ -84,6 +84,35 @@ def local_file(reference: str) -> Path:
     return _offline_first(fetch, reference, repository, None)
 
 
+def repository_of(source: str | os.PathLike[str] | None) -> str | None:
+    """The repository that a source names; None for a local one."""
+    found = _REPOSITORY.fullmatch(str(source)) if source is not None else None
+    return found[1] if found else None
+
+
+def push(folder: Path, repository: str) -> str:
+    """Uploads a folder as a repository, made private if it is new; returns where it is.
+
+    Raises:
+      ConversionError: the hub refused, or cannot be reached.
+    """
+    try:
+        api = HfApi()
+        api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except (hub.HfHubHTTPError, hub.HFValidationError, hub.LocalTokenNotFoundError) as error:
+        problem = f"the hub refused ({_reason(error)}); log in with a token that may write there"
+        raise ConversionError([problem], subject=repository) from error
+    except OSError as error:
+        problem = f"the hub cannot be reached ({_reason(error)}); {folder} is complete, upload it"
+        raise ConversionError([problem], subject=repository) from error
+    return f"https://huggingface.co/{repository}"
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
 def _offline_first(
     fetch: Callable[[bool], Path], subject: str, repository: str, revision: str | None
 ) -> Path:
@@ -114,7 +143,7 @@ def _offline_first(
 
 
 def _unreachable(error: Exception) -> str:
-    reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+    reason = _reason(error)
     return (
         f"not in the local cache, and the hub cannot be reached ({reason}); fetch it where it can"
     )

@@ -55,3 +55,15 @@ def test_only_a_json_object_is_read(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dim", 0), ("num_layers", 1.5), ("num_heads", True), ("n_q", -1), ("hidden_scale", "x"),
+        ("max_period", 0), ("delays", 3), ("delays", ["a"]), ("card", None), ("kv_repeat", []),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_named(key, value):
+    with pytest.raises(ValueError, match=f"'{key}' is .*, expected"):
+        lm_from_config({**moshi_7b().to_dict(), key: value})

@@ -234,6 +234,7 @@ def test_a_folder_of_transformers_becomes_a_release(random_params, tmp_path):
     to_jax(tmp_path / "hf", tmp_path / "jax")
     to_torch(tmp_path / "jax", tmp_path / "back")
     assert sorted(p.name for p in (tmp_path / "back").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
     ]

@@ -5,12 +5,15 @@ import jax
 import numpy as np
 import pytest
 
-from convert import params_from_tensors
+from convert import params_from_tensors, to_jax, to_torch
+from convert.checkpoint import write_config
 from convert.moshi import moshi_rules
 from convert.rules import flatten, plan
-from convert.safetensors_io import TensorInfo
-from convert.sources import abstract_params, memory_source
+from convert.safetensors_io import FLOATS, TensorInfo, write_safetensors
+from convert.sources import abstract_params, memory_source, release_shapes
 from helium_jax import MoshiConfig, moshi_7b
+
+NAMES = ["moshi_7b", "personaplex_7b", "hibiki_2b", "stt_1b", "stt_2.6b"]
 
 
 def shapes_of(tree):
@@ -21,11 +24,12 @@ def full_shapes(config):
     """Shapes of a deep model out of a one-layer one: layers are alike, and building them slow."""
     tree = abstract_params(replace(config, num_layers=1, depformer_num_layers=1))
     tree["temporal"]["layers"] *= config.num_layers
-    tree["depth"]["layers"] *= config.depformer_num_layers
+    if config.dep_q:
+        tree["depth"]["layers"] *= config.depformer_num_layers
     return shapes_of(tree)
 
 
-@pytest.mark.parametrize("name", ["moshi_7b", "personaplex_7b"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_table_gives_the_names_and_shapes_of_the_real_files(name, published_keys):
     published = published_keys(name)
     config = MoshiConfig.from_dict(published["config"])
@@ -83,3 +87,38 @@ def test_depth_steps_are_in_numeric_order(small_lm, random_params):
         fused[160:176].T,
         params["depth"]["layers"][1]["attention"][10]["out"]["kernel"].astype(fused.dtype),
     )
+
+
+def narrow(config):
+    """The same model, layer for layer and step for step, a few values wide."""
+    return replace(
+        config,
+        dim=2 * config.num_heads,
+        text_card=11,
+        card=7,
+        depformer_dim=2 * config.depformer_num_heads,
+        depformer_dim_feedforward=30,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_real_key_lists_go_there_and_back_byte_for_byte(name, published_keys, tmp_path):
+    published = published_keys(name)
+    config = narrow(MoshiConfig.from_dict(published["config"]))
+    formats = {key: form for key, (form, _) in published["released"].items()}
+    shapes = release_shapes(config)
+    assert set(shapes) == set(formats)
+    rng = np.random.default_rng(0)
+    tensors = {
+        key: rng.normal(size=shape).astype(FLOATS[formats[key]]) for key, shape in shapes.items()
+    }
+    release = tmp_path / "release"
+    release.mkdir()
+    write_config(release, config)
+    infos = {key: TensorInfo(shape, formats[key]) for key, shape in shapes.items()}
+    write_safetensors(release / "model.safetensors", infos, tensors.__getitem__)
+    to_jax(release, tmp_path / "jax")
+    to_torch(tmp_path / "jax", tmp_path / "back")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "back" / file).read_bytes() == (release / file).read_bytes()
