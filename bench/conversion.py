@@ -138,7 +138,7 @@ def _make_release(folder: Path, config: MoshiConfig, mimi: MimiConfig) -> None:
     folder.with_name("arch.json").write_text(json.dumps(arch))
 
 
-def _measure(work: Callable[..., None], *paths: Path) -> Stage:
+def _measure(work: Callable[..., object], *paths: Path) -> Stage:
     for file in [paths[0], *paths[0].rglob("*")]:
         if file.is_file():
             _forget(file)
