@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "vad": ("the voice activity detector, beside onnxruntime on one core", "bench.vad:main"),
     "segments": ("files to segments, beside the usual way to listen", "bench.segments:main"),
     "robustness": ("rewards when the user's audio is not clean", "bench.robustness:main"),
+    "overlap": ("what a slow judge adds to an epoch of training", "bench.overlap:main"),
     "plan": ("does a described pod hold a GRPO run, and an epoch's bound", "bench.plan:main"),
     "aot": ("the step compiled for TPUs and GPUs that are not here", "bench.aot:main"),
     "precision": ("what bf16 and int8 weights cost in probabilities", "bench.precision:main"),

@@ -17,7 +17,7 @@ from grpo.distributed import DistributedConfig
 from grpo.perturb import PerturbConfig
 from grpo.segments import AXES
 from rewards.asr import AsrConfig
-from rewards.judge import JudgeConfig
+from rewards.judge import JUDGE_AXES, JudgeConfig
 
 
 def _require(ok: bool, owner: object, name: str, rule: str) -> None:
@@ -204,6 +204,8 @@ class GRPOConfig:
     """Interactivity axes whose segments are drawn, each equally often."""
     drop_axis: tuple[str, ...] = ()
     """Ablation: axes to train without."""
+    no_judge: bool = False
+    """Ablation: train the axes turn and interruption on their delay alone."""
     no_context: bool = False
     """Ablation: rollouts never start with context."""
     no_context_schedule: bool = False
@@ -266,6 +268,8 @@ class GRPOConfig:
         shaped = self.mesh_shape is None or self.mapping == "shard_map"
         _require(shaped, self, "mesh_shape", "none with mapping pmap")
         _require(self.max_skipped_updates >= 1, self, "max_skipped_updates", "at least 1")
+        alone = not self.no_judge or self.judge.kind == "none"
+        _require(alone, self, "no_judge", "left out with a judge")
         hears = self.judge.kind == "none" or self.asr.kind not in ("none", "text_stream")
         rule = "the kind of a recognizer that listens, with a judge"
         _require(hears, self, "asr", rule)
@@ -283,6 +287,20 @@ class GRPOConfig:
     def trained_axes(self) -> tuple[str, ...]:
         """The axes that are drawn."""
         return tuple(axis for axis in self.axes if axis not in self.drop_axis)
+
+    def check_judge(self) -> None:
+        """Refuse to train judged axes without a judge unless that was asked for.
+
+        Raises:
+            ValueError: neither a judge nor its absence was chosen.
+        """
+        judged = [axis for axis in self.trained_axes if axis in JUDGE_AXES]
+        if judged and self.judge.kind == "none" and not self.no_judge:
+            raise ValueError(
+                f"no judge for the axes {', '.join(judged)}, expected --judge.kind remote or "
+                "embedded; --no-judge trains them on their delay alone, which teaches to answer "
+                "fast and say nothing"
+            )
 
     def to_json(self) -> str:
         """Every field, nested, as indented JSON with paths as strings."""

@@ -66,6 +66,7 @@ def train(config: GRPOConfig) -> TrainResult:
         CheckpointError: the state cannot be written; earlier checkpoints are intact.
         Preempted: SIGTERM came; the state is saved.
     """
+    config.check_judge()
     initialize_distributed(config.distributed)
     mesh = make_mesh(config.devices, mapping=config.mapping, shape=config.mesh_shape)
     if config.groups_per_epoch % mesh.size:

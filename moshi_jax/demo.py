@@ -127,6 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         precision="f32",
         axes=("pause", "turn"),
         no_context=True,
+        no_judge=True,
         # One length for all: a rollout ends with its own segment, so padding costs memory only.
         bucket_frames=(BUCKET_FRAMES,),
         checkpoint_every=options.epochs,

@@ -150,6 +150,7 @@ def test_json_round_trip_keeps_every_field():
     same = {
         "precision",
         "no_context_schedule",
+        "no_judge",
     }  # stochastic rounding needs one, no_context the other
     assert set(changed) | set(PATHS) | same == set(json.loads(config.to_json()))
     assert GRPOConfig.from_json(config.to_json()) == config

@@ -16,22 +16,23 @@ import pytest
 from convert import load_moshi
 from grpo.extract import ExtractConfig, extract
 from grpo.tracking import read_metrics
+from moshi_jax.sample import conversation_path
+from moshi_jax.stream import embedded_checkpoint
 
 EPOCHS, GROUPS, GENERATIONS = 4, 2, 2
 CLOCK = ("time/", "rollout_frames_per_s")
 
 
 @pytest.fixture(scope="module")
-def segments(tiny_checkpoint, tmp_path_factory):
+def segments(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "segments"
-    recording = tiny_checkpoint.parent / "sample" / "conversation.flac"
-    extract(recording, folder, ExtractConfig(axes=("pause", "turn")))
+    extract(conversation_path(), folder, ExtractConfig(axes=("pause", "turn")))
     return folder
 
 
-def command(checkpoint, segments, run_dir, *more):
+def command(segments, run_dir, *more):
     options = {
-        "--checkpoint": checkpoint,
+        "--checkpoint": embedded_checkpoint(),
         "--segments": segments,
         "--run-dir": run_dir,
         "--epochs": EPOCHS,
@@ -44,7 +45,18 @@ def command(checkpoint, segments, run_dir, *more):
         "--optimizer.learning-rate": 1e-4,
     }
     flags = [str(part) for pair in options.items() for part in pair]
-    return [sys.executable, "-m", "grpo", *flags, "--no-context", "--axes", "pause", "turn", *more]
+    return [
+        sys.executable,
+        "-m",
+        "grpo",
+        *flags,
+        "--no-context",
+        "--no-judge",
+        "--axes",
+        "pause",
+        "turn",
+        *more,
+    ]
 
 
 def environment(devices):
@@ -59,9 +71,9 @@ def run(*arguments, devices=2, **options):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_checkpoint, segments, tmp_path_factory):
+def undisturbed(segments, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run(tiny_checkpoint, segments, folder)
+    run(segments, folder)
     return folder
 
 
@@ -90,14 +102,12 @@ def assert_same(one, two, tolerance=0.0):
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_points_change_nothing(
-    tiny_checkpoint, segments, undisturbed, tmp_path
-):
+def test_ten_kills_at_random_points_change_nothing(segments, undisturbed, tmp_path):
     """kill -9, each a random while after the run has begun to move; it starts again every time."""
     rng, folder, kills = random.Random(0), tmp_path / "run", 0
     while kills < 10:
         process = subprocess.Popen(
-            command(tiny_checkpoint, segments, folder),
+            command(segments, folder),
             env=environment(2),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -110,7 +120,7 @@ def test_ten_kills_at_random_points_change_nothing(
         process.wait()
         kills += 1
     assert kills > 0
-    run(tiny_checkpoint, segments, folder)
+    run(segments, folder)
     assert_same(folder, undisturbed)
 
 
@@ -122,13 +132,13 @@ def free_port():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mapping", [(), ("--mapping", "shard_map", "--mesh-shape", "2", "1")])
-def test_two_processes_are_one(mapping, tiny_checkpoint, segments, undisturbed, tmp_path):
+def test_two_processes_are_one(mapping, segments, undisturbed, tmp_path):
     """One device each, found over loopback, against one process with two."""
     folder, port = tmp_path / "run", free_port()
     processes = [
         subprocess.Popen(
             command(
-                tiny_checkpoint, segments, folder, *mapping,
+                segments, folder, *mapping,
                 "--distributed.coordinator", f"localhost:{port}",
                 "--distributed.num-processes", "2", "--distributed.process-id", str(number),
             ),

@@ -5,7 +5,10 @@ import pytest
 from grpo.__main__ import main
 from layers_jax.command import run_command
 
-PATHS = ["--checkpoint", "nowhere", "--segments", "nowhere", "--run-dir", "nowhere"]
+PATHS = [
+    *("--checkpoint", "nowhere", "--segments", "nowhere", "--run-dir", "nowhere"),
+    "--no-judge",
+]
 
 
 def test_help_names_the_nested_flags(capsys):
@@ -34,6 +37,7 @@ def test_bad_usage_is_two(argv, capsys):
     [
         (PATHS, "nowhere"),
         ([*PATHS, "--devices", "99"], "99 devices wanted"),
+        (PATHS[:-1], "no judge for the axes turn, interruption, expected --judge.kind remote"),
     ],
 )
 def test_what_cannot_work_is_one_line(argv, message, capsys, tmp_path, monkeypatch):

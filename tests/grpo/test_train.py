@@ -110,6 +110,7 @@ def run(small, small_checkpoint, tmp_path, monkeypatch, programs):
             "num_generations": GENERATIONS,
             "devices": 2,
             "precision": "f32",
+            "no_judge": True,
             "axes": ("pause", "turn"),
             "checkpoint_every": 2,
             "sampling": SamplingConfig(audio_top_k=5),
@@ -295,7 +296,12 @@ def judge(monkeypatch):
     return judge
 
 
-JUDGED = {"judge": JudgeConfig(kind="embedded"), "asr": AsrConfig(kind="packaged"), "epochs": 1}
+JUDGED = {
+    "judge": JudgeConfig(kind="embedded"),
+    "asr": AsrConfig(kind="packaged"),
+    "no_judge": False,
+    "epochs": 1,
+}
 
 
 def test_a_judge_is_a_component_of_its_axes(run, judge):
@@ -389,6 +395,7 @@ def test_real_segments_and_the_embedded_checkpoint(tmp_path):
         bucket_frames=(256,),
         precision="f32",
         axes=("pause", "turn"),
+        no_judge=True,
         no_context=True,
         optimizer=OptimizerConfig(learning_rate=1e-4),
     )
