@@ -22,6 +22,7 @@ from grpo.mesh import make_mesh
 from grpo.programs import make_programs
 from grpo.score import Rewards, score_group
 from grpo.train import data_config
+from grpo.watch import load_monitors
 from layers_jax import Precision
 from rewards import load_vad
 
@@ -96,7 +97,7 @@ def report(config: GRPOConfig, options: OverlapOptions) -> None:
 
     def epoch(latency_s: float) -> None:
         with ScoringPool(config.scoring_threads, waiting(latency_s)) as pool:
-            run = Run(config, mesh, programs, models, pool, frame_s)
+            run = Run(config, mesh, programs, models, pool, frame_s, load_monitors(config.run_dir))
             state = programs.init(trainable)
             experience, _, _ = roll_out(run, state, batch)
             *_, (last, _) = update_epoch(run, state, experience)
