@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,40 +157,6 @@ def open_shard(path: Path) -> Any:
 
     # A record a group: training reads single records in random order.
     return ArrayRecordWriter(str(path), "group_size:1")
-
-
-class ShardWriter:
-    """One growing ArrayRecord file per axis and split; a full one is followed by the next."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._open: dict[tuple[str, str], Any] = {}
-
-    def add(self, record: SegmentRecord, split: str) -> ManifestEntry:
-        """Appends a record and says where it went."""
-        kind = (record.segment.axis, split)
-        number, row = divmod(self._counts[kind], SHARD_RECORDS)
-        shard = f"{record.segment.axis}-{split}-{number:05d}.array_record"
-        if row == 0:
-            if kind in self._open:
-                self._open[kind].close()
-            self._open[kind] = open_shard(self._folder / shard)
-        self._open[kind].write(record.to_bytes())
-        self._counts[kind] += 1
-        return ManifestEntry(
-            id=record.id,
-            split=split,
-            segment=record.segment,
-            n_context_samples=record.n_context_samples,
-            shard=shard,
-            row=row,
-        )
-
-    def close(self) -> None:
-        """Finishes all files."""
-        for writer in self._open.values():
-            writer.close()
 
 
 def record_reader(folder: Path) -> Callable[[ManifestEntry], SegmentRecord]:

@@ -8,7 +8,7 @@ import pytest
 
 from grpo.data import DataConfig, group_batches
 from grpo.perturb import PerturbConfig
-from grpo.records import SegmentRecord, ShardWriter, write_manifest
+from grpo.records import ManifestEntry, SegmentRecord, open_shard, write_manifest
 from grpo.segments import FRAME_SAMPLES, Segment
 from rewards.dialogue import Dialogue
 
@@ -37,9 +37,11 @@ def make_segment(axis, number, frames):
 def folder(tmp_path_factory):
     """Seven pause, five turn, one of each other segment; every sample of a record is its number."""
     folder = tmp_path_factory.mktemp("segments")
-    writer, entries, number = ShardWriter(folder), [], 0
+    entries, number = [], 0
     for axis, count in {"pause": 7, "turn": 5, "backchannel": 1, "interruption": 1}.items():
-        for _ in range(count):
+        shard = f"{axis}.array_record"
+        writer = open_shard(folder / shard)
+        for row in range(count):
             number += 1
             segment = make_segment(axis, number, frames=10 + 6 * number)
             context = 2 * FRAME_SAMPLES
@@ -49,10 +51,18 @@ def folder(tmp_path_factory):
             record = SegmentRecord(
                 id=f"{axis}{number}", segment=segment, user=user, n_context_samples=context
             )
+            writer.write(record.to_bytes())
             entries.append(
-                writer.add(record, "val" if axis == "pause" and number == 7 else "train")
+                ManifestEntry(
+                    id=record.id,
+                    split="val" if axis == "pause" and number == 7 else "train",
+                    segment=segment,
+                    n_context_samples=context,
+                    shard=shard,
+                    row=row,
+                )
             )
-    writer.close()
+        writer.close()
     write_manifest(folder, entries)
     return folder
 
