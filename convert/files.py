@@ -68,6 +68,7 @@ def find_files(folder: Path, raw: Mapping[str, Any]) -> tuple[Files, list[str]]:
                 f"{CONFIG_NAME} {key} is {name!r}, expected a file inside the folder; "
                 "fetch that file, put it there and name it"
             )
+            names[key] = DEFAULT_NAMES[key]
             continue
         paths[key] = folder / name
     if problems:
