@@ -17,8 +17,9 @@ from pathlib import Path
 import jax
 import tyro
 
-from bench.compiled import DTYPES, GIB, MIB, PRESETS, Case, Row, compile_case
+from bench.compiled import DTYPES, GIB, MIB, Case, Row, compile_case
 from bench.machine import describe_machine
+from bench.presets import PRESETS
 from bench.topology import describe
 from layers_jax import atomic_path
 
@@ -38,7 +39,7 @@ class Options:
     """
 
     preset: tuple[str, ...] = ("moshi-7b",)
-    """Models: moshi-7b, personaplex-7b, nano."""
+    """Models: moshi-7b, personaplex-7b, nano, ..."""
     topology: tuple[str, ...] = ("v5e:1x1",)
     """Devices: v5e:1x1, v5e:2x4 (tensor parallel), v5p:1x1x1, v6e:1x1, tpu7x:2x2x1, h100:1, ..."""
     dtype: tuple[str, ...] = ("bf16",)

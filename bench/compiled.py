@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bench.presets import preset
 from bench.topology import NAMES, Topology, describe
 from bench.traffic import Traffic, count
 from helium_jax import (
@@ -23,19 +24,15 @@ from helium_jax import (
     Sampling,
     StepOutput,
     init_state,
-    moshi_7b,
-    nano,
     param_shardings,
-    personaplex_7b,
     state_shardings,
     step,
 )
 from layers_jax import Precision, split
 from layers_jax.functional import Params, abstract
 
-__all__ = ["DTYPES", "PRESETS", "Case", "Row", "compile_case", "shard_bytes"]
+__all__ = ["DTYPES", "Case", "Row", "compile_case", "shard_bytes"]
 
-PRESETS = {"moshi-7b": moshi_7b, "personaplex-7b": personaplex_7b, "nano": nano}
 DTYPES = {"bf16": Precision.bf16, "int8": Precision.int8_weights}
 MIB, GIB = 2**20, 2**30
 # No copy that matters is smaller, and no buffer of the model is: weights are not, rings are not.
@@ -67,7 +64,7 @@ class Case:
     @property
     def config(self) -> MoshiConfig:
         """The model's shapes."""
-        config = PRESETS[self.preset]()
+        config = preset(self.preset).lm
         return replace(
             config,
             num_layers=self.layers or config.num_layers,

@@ -119,6 +119,9 @@ class DepthTransformer(nnx.Module):
         token = text
         for k in range(len(self.heads) if steps is None else steps):
             table = self.text_embedding if k == 0 else self.audio_embeddings[k - 1]
+            # XLA for GPUs would merge all products of `hidden`, copying their weights side by side
+            # every frame; each is made to wait for its token, which it is added to anyway.
+            hidden, token = jax.lax.optimization_barrier((hidden, token))
             x = (self.inputs[self.config.depth_weight_sets[k]](hidden) + table(token))[:, None]
             for layer, layer_past in zip(self.layers, past, strict=True):
                 x = layer(x, k, layer_past, last_sees_text or k < len(self.heads) - 1)
