@@ -63,8 +63,8 @@ def test_what_does_not_fit_says_by_how_much_and_what_would(tmp_path, capsys):
     assert "v5e:2x4" in row["advice"]
 
 
-# Four of the 32 temporal layers, the compile a third. A v5e reads one projection twice, whatever the
-# number of layers: 1.015 of the whole int8 model is more of a small one.
+# Four of the 32 temporal layers: a third of the compile. A v5e reads one projection twice, whatever
+# the number of layers: 1.015 of the whole int8 model is more of a small one.
 LIMITS = [
     ("v5e:1x1", "int8", 1, 1.08),
     ("v6e:1x1", "bf16", 1, 1.04),
