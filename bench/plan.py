@@ -21,15 +21,14 @@ from rich.table import Table
 
 from bench.machine import describe_machine
 from bench.plan_programs import Plan, lowerings, make_plan, resident_bytes, update_flops
+from bench.presets import preset
 from bench.topology import Topology, describe
 from bench.traffic import count
-from helium_jax import moshi_7b, nano, personaplex_7b
 from layers_jax import atomic_path
 
 __all__ = ["PlanOptions", "main", "plan_row"]
 
 GB = 10**9
-PRESETS = {"moshi-7b": moshi_7b, "personaplex-7b": personaplex_7b, "nano": nano}
 Program = Literal["update", "rollout", "sync"]
 
 
@@ -39,8 +38,8 @@ class PlanOptions:
 
     topology: tuple[str, ...] = ("v5e:4x8",)
     """Pods by name, `v5e:4x8`, `v6e:2x4`, `v5p:2x2x2`, ..., or GPUs, `h100:8`."""
-    preset: Literal["moshi-7b", "personaplex-7b", "nano"] = "moshi-7b"
-    """The model."""
+    preset: str = "moshi-7b"
+    """The model, by a name of `bench.presets`."""
     mapping: Literal["auto", "pmap", "shard_map"] = "auto"
     """As of `moshi-jax train`; auto divides the weights, or with --lora holds the base whole."""
     lora: int | None = None
@@ -89,7 +88,7 @@ def plan_row(options: PlanOptions, topology: Topology) -> dict[str, Any]:
     """Everything about one pod, as JSON."""
     plan = make_plan(
         topology,
-        PRESETS[options.preset](),
+        preset(options.preset).lm,
         mapping=options.chosen_mapping,
         lora=options.lora,
         moments=options.moments,

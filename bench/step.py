@@ -111,7 +111,8 @@ def run(options: StepOptions) -> dict[str, Any]:
                 f"{_name(options)} in {dtype} does not fit this device ({first}); try --dtype "
                 "int8, a smaller --batch or a larger device"
             ) from error
-    given = {key: value for key, value in asdict(options).items() if value is not None}
+    paths = ("json", "trace")  # where files went says nothing about a figure
+    given = {k: v for k, v in asdict(options).items() if v is not None and k not in paths}
     return {
         "kind": "step",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

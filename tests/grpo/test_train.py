@@ -31,10 +31,7 @@ from rewards.judge import Handle, JudgeConfig, Verdict
 EPOCHS, GROUPS, GENERATIONS, FRAMES, PREFIX = 4, 4, 2, 12, 3
 loop = importlib.import_module("grpo.train")  # the package exports the function of this name
 CLOCK = (
-    "time/rollout_s",
-    "time/logprobs_s",
-    "time/reward_wait_s",
-    "time/update_s",
+    *(f"time/{part}_s" for part in ("rollout", "logprobs", "reward_wait", "update")),
     "rollout_frames_per_s",
 )
 
