@@ -15,11 +15,11 @@ from helium_jax.model import Moshi
 from helium_jax.opening import continue_from, open_session
 from helium_jax.prompts import Voice, wrap_system_text
 from helium_jax.sampling import Sampling
-from helium_jax.snapshot import load_tree, read_note, save_tree
 from helium_jax.state import MoshiState, init_state
 from helium_jax.text import TextTokenizer
 from layers_jax import reset_rows
 from layers_jax.functional import Params
+from layers_jax.snapshot import load_tree, read_note, save_tree
 from mimi_jax import Mimi
 
 

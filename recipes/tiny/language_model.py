@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int, Int32
 from tyro.conf import Positional
 
 from convert import export_moshi, params_from_tensors
-from helium_jax import Moshi, MoshiConfig, TextTokenizer, forward
+from helium_jax import Moshi, MoshiConfig, TextTokenizer, forward, token_loss
 from layers_jax import split
 from layers_jax.command import run_command
 from layers_jax.files import atomic_path
@@ -38,7 +38,6 @@ from mimi_jax import Mimi, MimiConfig, encode
 from recipes.tiny.codec import CODEC_CONFIG_NAME, CODEC_NAME
 from recipes.tiny.dialogues import compose
 from recipes.tiny.interleaver import text_stream
-from recipes.tiny.language_model_loss import language_model_loss
 from recipes.tiny.speech import read_turns
 
 TOKENIZER_NAME = "tokenizer_spm_tiny.model"
@@ -110,8 +109,7 @@ def language_model_step(
     """One update; `params` and `opt_state` are donated."""
 
     def loss(p: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
-        terms = language_model_loss(forward(lm, p, streams), streams)
-        return terms.total(), terms._asdict()
+        return _loss(lm, p, streams)
 
     gradients, metrics = jax.grad(loss, has_aux=True)(params)
     updates, opt_state = optimizer.update(gradients, opt_state, params)
@@ -124,7 +122,24 @@ def evaluate(
     lm: Moshi, params: Params, streams: Int[Array, "B K T"]
 ) -> dict[str, Float[Array, ""]]:
     """The loss's terms without an update."""
-    return language_model_loss(forward(lm, params, streams), streams)._asdict()
+    return _loss(lm, params, streams)[1]
+
+
+def _loss(
+    lm: Moshi, params: Params, streams: Int[Array, "B K T"]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """What is minimised, and its parts; words and the first codebook alone are to look at."""
+    logits = forward(lm, params, streams)
+    terms = token_loss(
+        lm.config, logits, streams, first_codebook_weight=3.0, text_padding_weight=0.5
+    )
+    words = token_loss(lm.config, logits, streams, text_padding_weight=0.0).text
+    return terms.value(), {
+        "text": terms.text.mean(),
+        "audio": terms.audio.mean(),
+        "words": words.mean(),
+        "first": terms.per_codebook.mean()[0],
+    }
 
 
 def make_streams(

@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 
 from layers_jax.functional import abstract
+from layers_jax.snapshot import save_tree
 from mimi_jax import Mimi, init_state, load_state, save_state
 
 RAN = np.ones(2, bool)
@@ -43,7 +44,7 @@ def test_the_state_of_another_codec_is_refused(small, tmp_path):
         return abstract(lambda: Mimi(config, rngs=nnx.Rngs(0)))
 
     assert load_state(path, codec(fewer)).encoder.offset.shape == (1,)
-    with pytest.raises(ValueError, match="holds the state of another codec, expected one of this"):
+    with pytest.raises(ValueError, match="was saved with ring 'kyutai' instead of 'personaplex'"):
         load_state(path, codec(dataclasses.replace(config, transformer=fork)))
 
 
@@ -52,9 +53,12 @@ def test_files_that_are_no_states_are_refused(small, tmp_path):
 
     (tmp_path / "text").write_text("hello")
     save_file({"x": np.zeros(1)}, tmp_path / "other")
-    with pytest.raises(FileNotFoundError, match="got no file there, expected a codec state"):
+    save_tree(tmp_path / "session", {"x": np.zeros(1)}, {}, {})
+    with pytest.raises(FileNotFoundError, match="got no file there, expected a saved state"):
         load_state(tmp_path / "none", small.mimi)
-    with pytest.raises(ValueError, match="text is not a codec state"):
+    with pytest.raises(ValueError, match="text is not a saved state"):
         load_state(tmp_path / "text", small.mimi)
-    with pytest.raises(ValueError, match="other holds no codec state"):
+    with pytest.raises(ValueError, match="other has format None, expected"):
         load_state(tmp_path / "other", small.mimi)
+    with pytest.raises(ValueError, match="session says no batch, expected a codec state"):
+        load_state(tmp_path / "session", small.mimi)

@@ -75,7 +75,7 @@ def bad_inputs(tmp_path, speech):
         "voice": ([good, "--voice", "x", "--checkpoint", TINY], "no voice 'x': got neither a file"),
         "resume": ([good, "--resume"], "--resume needs --state"),
         "condition": ([good, "--condition", "x", "--checkpoint", TINY], "is 'x', expected NAME=V"),
-        "state": ([good, "--resume", "--state", text, "--checkpoint", TINY], "not a saved session"),
+        "state": ([good, "--resume", "--state", text, "--checkpoint", TINY], "not a saved state"),
     }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from helium_jax.snapshot import load_tree, read_note, save_tree
+from layers_jax.snapshot import load_tree, read_note, save_tree
 
 OWNER = {"batch": 2, "delays": (0, 1)}
 
@@ -41,7 +41,7 @@ def test_files_that_are_no_snapshots_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere: got no file there"):
         read_note(tmp_path / "nowhere")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(ValueError, match=r"text is not a saved session"):
+    with pytest.raises(ValueError, match=r"text is not a saved state"):
         read_note(tmp_path / "text")
     save_file({"x": np.zeros(1)}, tmp_path / "other")
     with pytest.raises(ValueError, match=r"other has format None, expected 'moshi-jax snapshot 1'"):

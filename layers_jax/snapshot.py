@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from layers_jax import atomic_path
+from layers_jax.files import atomic_path
 
 T = TypeVar("T")
 
@@ -88,14 +88,14 @@ def _open(
 ) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The header, and those of the named arrays that are there."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"cannot read {path}: got no file there, expected a saved session")
+        raise FileNotFoundError(f"cannot read {path}: got no file there, expected a saved state")
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in names & set(file.keys())}
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a saved session ({error}), expected a file that was written by save"
+            f"{path} is not a saved state ({error}), expected a file that was written by save"
         ) from error
     if header.get("format") != FORMAT:
         raise ValueError(
