@@ -63,21 +63,21 @@ def test_what_does_not_fit_says_by_how_much_and_what_would(tmp_path, capsys):
     assert "v5e:2x4" in row["advice"]
 
 
-# Four of the 32 temporal layers: a third of the compile. A v5e reads one projection twice, whatever
-# the number of layers: 1.015 of the whole int8 model is more of a small one.
+# Four of the 32 temporal layers are a third of the compile. Not with int8: there what a v5e reads
+# twice whatever the number of layers is a hundredth of the whole model and an eighth of such a part.
 LIMITS = [
-    ("v5e:1x1", "int8", 1, 1.08),
-    ("v6e:1x1", "bf16", 1, 1.04),
-    ("v5p:1x1x1", "bf16", 1, 1.04),
-    ("v5p:1x1x1", "bf16", 16, 1.17),
+    ("v5e:1x1", "int8", 1, None, 1.04),
+    ("v6e:1x1", "bf16", 1, 4, 1.04),
+    ("v5p:1x1x1", "bf16", 1, 4, 1.04),
+    ("v5p:1x1x1", "bf16", 16, 4, 1.17),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("topology", "dtype", "batch", "limit"), LIMITS)
-def test_a_frame_moves_hardly_more_than_it_must(topology, dtype, batch, limit):
+@pytest.mark.parametrize(("topology", "dtype", "batch", "layers", "limit"), LIMITS)
+def test_a_frame_moves_hardly_more_than_it_must(topology, dtype, batch, layers, limit):
     pytest.importorskip("libtpu")
-    row = compile_case(Case("moshi-7b", topology, dtype, batch, layers=4))
+    row = compile_case(Case("moshi-7b", topology, dtype, batch, layers=layers))
     assert row.fits and row.aliases_state
     assert row.bytes_ratio <= limit
     assert row.copies == [] and row.host_transfers == 0 and not row.double_precision

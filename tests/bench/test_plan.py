@@ -68,7 +68,7 @@ def test_the_command_plans_and_says_what_fits(tmp_path, capsys):
     update = row["programs"]["update"]
     # Four matrices in two layers: each is gathered for the base, forward, and again backward.
     assert update["collectives"]["all-gather"] >= 2 * 4 * 3
-    assert 0 < update["temporary_bytes"] < update["bytes"]
+    assert update["temporary_bytes"] < update["bytes"]
     assert row["epoch_bound_s"] is None  # the rollout was not planned
 
 
