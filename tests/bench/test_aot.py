@@ -63,8 +63,8 @@ def test_what_does_not_fit_says_by_how_much_and_what_would(tmp_path, capsys):
     assert "v5e:2x4" in row["advice"]
 
 
-# Four of the 32 temporal layers are a third of the compile. Not with int8: there what a v5e reads
-# twice whatever the number of layers is a hundredth of the whole model and an eighth of such a part.
+# Four of the 32 temporal layers are a third of the compile. Not with int8: what a v5e then reads
+# twice, whatever the number of layers, is a hundredth of the whole model and an eighth of four.
 LIMITS = [
     ("v5e:1x1", "int8", 1, None, 1.04),
     ("v6e:1x1", "bf16", 1, 4, 1.04),
