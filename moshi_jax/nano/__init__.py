@@ -1,0 +1,1 @@
+"""The embedded nano model: what it can say, how that sounds, and its checkpoint."""
