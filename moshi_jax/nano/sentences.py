@@ -161,7 +161,7 @@ def _questions() -> list[Line]:
     for number, fact in enumerate(_facts()):
         for way, (first, rest) in enumerate(fact.questions):
             split: Split = "heldout" if way == number % 2 and number % 3 == 0 else "train"
-            ways = [(f"{first} {rest}",)]
+            ways: list[tuple[str, ...]] = [(f"{first} {rest}",)]
             if way == number // 2 % 2:
                 filler = f" {FILLERS[number % 2]}" if number % 4 else ""
                 ways.append((first + filler, rest))
