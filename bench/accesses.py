@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bench.collectives import handed_on
 from bench.hlo import Array, Computation, Instruction, Program, Shape, arrays
 
 __all__ = ["alias_of", "read_share", "written_sizes"]
@@ -35,6 +36,8 @@ def read_share(
         return lambda array: 0
     if opcode != "fusion":
         return lambda array: array.size
+    if index in handed_on(program, instruction)[0]:
+        return lambda array: 0
     inner = program.computations[instruction.called["calls"]]
     access = _follow(program, inner, inner.parameters[index].name)
     in_place = access.updated and _same_space(program, at, instruction, index)
@@ -59,7 +62,11 @@ def written_sizes(
         for array in arrays(instruction.shape[1]):
             yield array.size, array.in_hbm
         return
+    kept = handed_on(program, instruction)[1]
     for index, array in enumerate(arrays(instruction.shape)):
+        if index in kept:
+            yield 0, array.in_hbm
+            continue
         update = None
         if alias_of(program, at, instruction, index) is not None:
             update = _update_elements(program, at, instruction, index)

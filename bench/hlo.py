@@ -16,6 +16,7 @@ _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations=\{([^}]*)\}|true_computation=%?([\w.\-]+))")
 _FALSE_BRANCH = re.compile(r"\bfalse_computation=%?([\w.\-]+)")
+_DEVICES = re.compile(r"\b(?:replica_count|num_partitions)=(\d+)")
 _NAMES = re.compile(r"%([\w.\-]+)")
 
 
@@ -115,6 +116,7 @@ class Program:
 
     computations: dict[str, Computation]
     entry: Computation
+    devices: int  # that run it together
 
 
 def arrays(shape: Shape) -> Iterator[Array]:
@@ -148,7 +150,9 @@ def parse(text: str) -> Program:
             body[found[2]] = _instruction(line, found)
     if entry is None:
         raise ValueError("got a text without ENTRY, expected the as_text() of a compiled program")
-    return Program(computations, entry)
+    head = text.partition("\n")[0]
+    devices = math.prod(int(n) for n in _DEVICES.findall(head))
+    return Program(computations, entry, devices)
 
 
 def _instruction(line: str, head: re.Match[str]) -> Instruction:

@@ -146,7 +146,7 @@ def _compiled(topology: Topology, plan: Plan, name: str, trace: Any) -> dict[str
     flops = update_flops(plan) if name == "update" else 0.0
     bounds = {
         "hbm": traffic.total / device.bandwidth,
-        "links": traffic.payload() / device.link,
+        "links": traffic.sent() / device.link,
         "flops": flops / device.bf16,
     }
     return {
@@ -156,6 +156,7 @@ def _compiled(topology: Topology, plan: Plan, name: str, trace: Any) -> dict[str
         "temporary_bytes": memory.temp_size_in_bytes,
         "hbm_bytes": traffic.total,
         "collective_bytes": traffic.payload(),
+        "sent_bytes": traffic.sent(),
         "collectives": dict(traffic.collectives()),
         "flops": flops,
         "bound_ms": {part: 1e3 * seconds for part, seconds in bounds.items()},

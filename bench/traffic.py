@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.accesses import alias_of, read_share, written_sizes
+from bench.collectives import Collective, collectives_of
 from bench.hlo import Array, Computation, Instruction, Program, Shape, arrays, parse
 
 __all__ = ["Operation", "Traffic", "count"]
@@ -24,15 +25,6 @@ _FREE = (
 )
 _FREE_CALLS = frozenset(
     ["ConcatBitcast", "AllocateBuffer", "Sharding", "AssumeGatherIndicesInBound"]
-)
-_COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "collective-permute",
-    "all-to-all",
-    "ragged-all-to-all",
-    "collective-broadcast",
 )
 _HOST = frozenset(["send", "recv", "infeed", "outfeed"])
 _TRIPS = r'"known_trip_count":\{"n":"(\d+)"'
@@ -51,8 +43,7 @@ class Operation:
     times: int
     reads: Mapping[str | None, int]  # HBM bytes by argument; None for intermediate values
     writes: Mapping[str | None, int]  # likewise; an argument is one that is updated in place
-    collective: str | None = None
-    payload: int = 0  # bytes of a collective's largest side
+    collectives: tuple[Collective, ...] = ()  # that one execution begins
     host: bool = False
 
     @property
@@ -98,17 +89,19 @@ class Traffic:
 
     def collectives(self) -> Counter[str]:
         """Executions of collectives by kind."""
-        return Counter(
-            {
-                kind: sum(o.times for o in self.operations if o.collective == kind)
-                for kind in {o.collective for o in self.operations}
-                if kind is not None
-            }
-        )
+        found: Counter[str] = Counter()
+        for operation in self.operations:
+            for collective in operation.collectives:
+                found[collective.kind] += operation.times
+        return found
 
     def payload(self) -> int:
-        """Bytes that collectives carry, a device."""
-        return sum(o.payload for o in self.operations)
+        """Bytes that collectives carry, a device: of each its larger side."""
+        return sum(o.times * c.payload for o in self.operations for c in o.collectives)
+
+    def sent(self) -> int:
+        """Bytes that a device sends in collectives."""
+        return sum(o.times * c.sent for o in self.operations for c in o.collectives)
 
     def kernels(self) -> Counter[str]:
         """Executed operations by opcode; a loop's body counts each time round."""
@@ -238,7 +231,6 @@ class _Walk:
                 alias = self._alias(at, instruction, index)
                 label = None if alias is None else given[alias]
                 writes[label if isinstance(label, str) else None] += times * size
-        kind = self._collective(instruction)
         target = self._custom_target(instruction) or ""
         self.operations.append(
             Operation(
@@ -248,30 +240,10 @@ class _Walk:
                 times=times,
                 reads=+reads,
                 writes=+writes,
-                collective=kind,
-                payload=times * self._payload(at, instruction) if kind else 0,
+                collectives=tuple(collectives_of(self.program, at, instruction)),
                 host=instruction.opcode in _HOST or "callback" in target or "Host" in target,
             )
         )
-
-    def _collective(self, instruction: Instruction) -> str | None:
-        """Its kind, also when the collective is hidden in a fusion that overlaps it with work."""
-        name = instruction.opcode.removesuffix("-start")
-        if name in _COLLECTIVES:
-            return name
-        if instruction.opcode != "fusion":
-            return None
-        inner = self.program.computations[instruction.called["calls"]]
-        kinds = (self._collective(i) for i in inner.instructions.values())
-        return next((kind for kind in kinds if kind), None)
-
-    @staticmethod
-    def _payload(at: Computation, instruction: Instruction) -> int:
-        """Bytes of the larger side: what is gathered, or what is reduced."""
-        given = sum(a.size for n in instruction.operands for a in arrays(at.instructions[n].shape))
-        if instruction.opcode.endswith("-start") and isinstance(instruction.shape, tuple):
-            return max(given, *(a.size for a in arrays(instruction.shape)))
-        return max(given, sum(a.size for a in arrays(instruction.shape)))
 
 
 def _leaves(shape: Shape, origin: Origin) -> list[tuple[Array, str | None]]:

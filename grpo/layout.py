@@ -5,11 +5,12 @@ gather it in the format of the model just before use and, since a gather's trans
 scatters, get the gradient of their own block summed over all devices. Leaves that are not cut get a
 plain sum. With no cut at all this is data parallelism by replicas: the same program serves both.
 
-Source: ZeRO-3 (arXiv 1910.02054); that gathers go axis by axis over the torus is measured, see
-docs/tpu_pods.md.
+Source: ZeRO-3 (arXiv 1910.02054); that sums are scattered axis by axis over the torus is compiled
+for it, see docs/tpu_pods.md.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -112,11 +113,27 @@ def make_layout(params: Any, mesh: Mesh) -> Layout:
     return Layout(jax.tree_util.tree_map_with_path(cut, params), mesh)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def gather_block(block: Array, dim: int, axes: tuple[str, ...]) -> Array:
-    """A whole leaf from every device's block along `dim`, the last mesh axis varying fastest."""
-    for axis in reversed(axes):
-        block = jax.lax.all_gather(block, axis, axis=dim, tiled=True)
-    return block
+    """A whole leaf from every device's block along `dim`, the last mesh axis varying fastest.
+
+    One gather over all axes, of which a TPU uses every link at once. Its transpose scatters the sum
+    axis by axis: over several axes at once the compiler sums everything everywhere and slices.
+    """
+    return jax.lax.all_gather(block, axes, axis=dim, tiled=True)
+
+
+def _gather(block: Array, dim: int, axes: tuple[str, ...]) -> tuple[Array, None]:
+    return gather_block(block, dim, axes), None
+
+
+def _scatter_sum(dim: int, axes: tuple[str, ...], _: None, whole: Array) -> tuple[Array]:
+    for axis in axes:
+        whole = jax.lax.psum_scatter(whole, axis, scatter_dimension=dim, tiled=True)
+    return (whole,)
+
+
+gather_block.defvjp(_gather, _scatter_sum)
 
 
 def exchange_columns(columns: Float[Array, "N B T d"], axes: tuple[str, ...]) -> Array:
