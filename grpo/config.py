@@ -132,7 +132,7 @@ class ContextConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW on float32 master weights, cosine to zero over the run, no warm-up."""
+    """AdamW on float32 master weights, cosine to zero over the run."""
 
     learning_rate: float = 2e-7
     beta1: float = 0.9
@@ -141,6 +141,8 @@ class OptimizerConfig:
     """Decoupled decay; norm scales are excluded."""
     clip_norm: float = 2.0
     """Global norm to which the averaged gradient is clipped."""
+    warmup_updates: int = 0
+    """Updates over which the rate rises from 0 before the cosine begins."""
     moments: Literal["float32", "bfloat16"] = "float32"
     """Format in which both moments are held between updates; bfloat16 saves 4 bytes a weight."""
 
@@ -150,6 +152,7 @@ class OptimizerConfig:
         _require(0 <= self.beta2 < 1, self, "beta2", "in [0, 1)")
         _require(self.weight_decay >= 0, self, "weight_decay", "at least 0")
         _require(self.clip_norm > 0, self, "clip_norm", "above 0")
+        _require(self.warmup_updates >= 0, self, "warmup_updates", "at least 0")
         formats = ("float32", "bfloat16")
         _require(self.moments in formats, self, "moments", f"one of {formats}")
 

@@ -70,6 +70,18 @@ def text_logits(
 ) -> Float[Array, "B T V"]:
     """`helium_jax.forward_text` of a model whose parameters may lie in blocks (mapped program).
 
+    Args: as `temporal_hidden`; the layout is of the part of `params` that the text reads.
+    """
+    whole = layout.gather(params["text_head"], layout.cuts["text_head"])
+    hidden = temporal_hidden(lm, params, layout, streams)
+    return bind(lm, {**params, "text_head": whole}).text_logits(hidden)
+
+
+def temporal_hidden(
+    lm: Moshi, params: Params, layout: Layout, streams: Int[Array, "B K T"]
+) -> Float[Array, "B T D"]:
+    """Normed temporal output of a model whose parameters may lie in blocks (mapped program).
+
     Each layer is gathered inside its rematerialised block, so one is whole at a time. Embedding
     tables are cut by columns and never gathered: every device looks up its columns for everyone's
     tokens, and the columns are exchanged.
@@ -77,12 +89,12 @@ def text_logits(
     Args:
         lm: the model's definition (static), stacked.
         params: all its parameters; blocks where `layout` cuts.
-        layout: of the part of `params` that the text reads.
+        layout: of the part of `params` that is read.
         streams: this device's rollouts.
     """
     cuts = layout.cuts
-    whole = {name: layout.gather(params[name], cuts[name]) for name in ("out_norm", "text_head")}
-    model = bind(lm, {**params, **whole})
+    whole = layout.gather(params["out_norm"], cuts["out_norm"])
+    model = bind(lm, {**params, "out_norm": whole})
     fed, _ = delayed_grid(lm.config, streams)
     tables = {cuts["audio_embedding"]["table"], cuts["text_embedding"]["table"]}
     if tables == {-1}:
@@ -96,8 +108,7 @@ def text_logits(
     def layer_params(layer: Params) -> Params:
         return layout.gather(layer, cuts["temporal"]["layers"], sliced=True)
 
-    hidden = model.out_norm(model.temporal(x, layer_params))
-    return model.text_logits(hidden)
+    return model.out_norm(model.temporal(x, layer_params))
 
 
 def text_loss(

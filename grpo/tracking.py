@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ import jax
 from rich.logging import RichHandler
 
 from convert import read_configs
-from grpo.config import GRPOConfig
+from grpo.config import GRPOConfig, TrackingConfig
 from grpo.samples import Sample, write_samples
 from helium_jax import TextTokenizer
 from layers_jax import atomic_path
@@ -21,9 +21,13 @@ from layers_jax import atomic_path
 logger = logging.getLogger("grpo")
 
 
-def log_progress() -> None:
-    """Lets a command show its progress: lines on stderr, dressed up on a terminal."""
-    logger = logging.getLogger("grpo")
+def log_progress(name: str = "grpo") -> None:
+    """Lets a command show its progress: lines on stderr, dressed up on a terminal.
+
+    Args:
+        name: of the logger that progress goes to.
+    """
+    logger = logging.getLogger(name)
     terminal = sys.stderr.isatty()
     logger.handlers = [RichHandler(show_path=False) if terminal else logging.StreamHandler()]
     logger.setLevel(logging.INFO)
@@ -47,17 +51,35 @@ FREE_TO_CHANGE = {
 _VERDICT = ("model", "structured", "soft", "thinking", "max_answer_tokens")
 
 
-def open_run(config: GRPOConfig) -> Path:
+@runtime_checkable
+class RunConfig(Protocol):
+    """Settings of a run, of whatever trainer."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder."""
+        ...
+
+    def to_json(self) -> str:
+        """All settings."""
+        ...
+
+
+def open_run(config: RunConfig, free: Collection[str] = FREE_TO_CHANGE) -> Path:
     """The run folder, with its config.json.
 
+    Args:
+        config: of the run.
+        free: settings that may differ from those of the run that is found there.
+
     Raises:
-        ValueError: it belongs to a run with other settings (those in `FREE_TO_CHANGE` may change).
+        ValueError: it belongs to a run with other settings.
     """
     path = config.run_dir / "config.json"
     if path.exists():
         there = _computed(json.loads(path.read_text(encoding="utf-8")))
         here = _computed(json.loads(config.to_json()))
-        keys = (there.keys() | here.keys()) - FREE_TO_CHANGE
+        keys = (there.keys() | here.keys()) - set(free)
         changed = sorted(key for key in keys if there.get(key) != here.get(key))
         if changed:
             raise ValueError(
@@ -95,15 +117,20 @@ class JsonlTracker:
     """Appends `{"epoch": ..., name: value, ...}` lines to a file; a missing value is null.
 
     A continued run drops the lines of epochs it is about to repeat: each stands there once.
+
+    Args:
+        path: the file.
+        first_epoch: number of the next line.
+        counter: what lines are numbered by, if not epochs.
     """
 
-    def __init__(self, path: Path, *, first_epoch: int = 0) -> None:
-        self._file = None
+    def __init__(self, path: Path, *, first_epoch: int = 0, counter: str = "epoch") -> None:
+        self._file, self._counter = None, counter
         if jax.process_index() != 0:
             return
         kept = []
         if path.exists():
-            kept = [record for record in read_metrics(path) if record["epoch"] < first_epoch]
+            kept = [record for record in read_metrics(path) if record[counter] < first_epoch]
         with atomic_path(path) as temporary:
             temporary.write_text("".join(map(_json_line, kept)), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
@@ -111,7 +138,7 @@ class JsonlTracker:
     def log(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """Write one line and flush it: a run that dies keeps what it had measured."""
         if self._file is not None:
-            self._file.write(_json_line({"epoch": epoch, **metrics}))
+            self._file.write(_json_line({self._counter: epoch, **metrics}))
             self._file.flush()
 
     def close(self) -> None:
@@ -221,14 +248,26 @@ def open_tracker(folder: Path, config: GRPOConfig, *, first_epoch: int) -> RunTr
     Raises:
         ImportError: one needs an extra that is not installed.
     """
-    trackers: list[Tracker] = [JsonlTracker(folder / "metrics.jsonl", first_epoch=first_epoch)]
+    jsonl = JsonlTracker(folder / "metrics.jsonl", first_epoch=first_epoch)
+    services = open_services(folder, config.tracking, json.loads(config.to_json()))
+    return RunTracker(folder, [jsonl, *services], _tokenizer(config))
+
+
+def open_services(
+    folder: Path, tracking: TrackingConfig, settings: Mapping[str, Any]
+) -> list[Tracker]:
+    """The trackers beside metrics.jsonl; process 0 alone has any.
+
+    Raises:
+        ImportError: one needs an extra that is not installed.
+    """
+    services: list[Tracker] = []
     if jax.process_index() == 0:
-        if config.tracking.tensorboard:
-            trackers.append(TensorBoardTracker(folder / "tensorboard"))
-        if config.tracking.wandb_project is not None:
-            settings = json.loads(config.to_json())
-            trackers.append(WandbTracker(folder, config.tracking.wandb_project, settings))
-    return RunTracker(folder, trackers, _tokenizer(config))
+        if tracking.tensorboard:
+            services.append(TensorBoardTracker(folder / "tensorboard"))
+        if tracking.wandb_project is not None:
+            services.append(WandbTracker(folder, tracking.wandb_project, settings))
+    return services
 
 
 def _tokenizer(config: GRPOConfig) -> TextTokenizer | None:

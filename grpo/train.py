@@ -6,20 +6,20 @@ whole vocabulary, so the ratio is that of the distribution they were drawn from.
 
 import logging
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from convert import export_lora, export_moshi, load_mimi, load_moshi
-from grpo.adapters import add_adapters, fused, with_adapters
+from convert import load_mimi, load_moshi
+from grpo.adapters import add_adapters, with_adapters
 from grpo.checkpoint import Checkpoints, Restored
 from grpo.collect import Models, ScoringPool
 from grpo.config import GRPOConfig
 from grpo.data import DataConfig, GroupIterator, group_batches
 from grpo.distributed import initialize_distributed
 from grpo.epoch import Experience, Metrics, Run, epoch_metrics, roll_out, update_epoch
+from grpo.exporting import export_trained
 from grpo.interrupt import Preempted, StopNotice
 from grpo.judge_gate import JudgeGate, open_judge_gate
 from grpo.mesh import Mesh, make_mesh
@@ -30,8 +30,7 @@ from grpo.tracking import RunTracker, open_run, open_tracker
 from grpo.trainable import Params, merge
 from grpo.update import TrainState
 from grpo.watch import keep_monitors, load_monitors
-from helium_jax import Moshi, unstack_layers
-from layers_jax import Precision, split_adapters
+from layers_jax import Precision
 from rewards import load_vad
 
 logger = logging.getLogger("grpo")
@@ -113,23 +112,9 @@ def train(config: GRPOConfig) -> TrainResult:
             run = Run(config, mesh, programs, models, pool, frame_s, load_monitors(folder))
             state = _epochs(run, state, position, data, checkpoints, tracker, notice, gate)
 
-    trained = _export(folder / "export", config, mesh, lm, merge(state.trainable, constants.frozen))
+    whole = mesh.whole(merge(state.trainable, constants.frozen))
+    trained = export_trained(folder / "export", config.checkpoint, lm, whole)
     return TrainResult(trained, folder / "export", folder / "metrics.jsonl")
-
-
-def _export(folder: Path, config: GRPOConfig, mesh: Mesh, lm: Moshi, params: Params) -> Params:
-    """Write the trained model as a release: adapters added in and, beside it, on their own."""
-    trained = unstack_layers(mesh.whole(params))
-    adapters, plain = None, lm.config
-    if lm.config.lora is not None:
-        adapters, plain = split_adapters(trained)[0], replace(lm.config, lora=None)
-        trained = fused(trained, lm.config.lora.scaling)
-    if not folder.exists() and jax.process_index() == 0:
-        export_moshi(folder, plain, trained, source=config.checkpoint, dtypes="float32")
-        logger.info("exported to %s", folder)
-        if adapters is not None:
-            export_lora(folder.with_name("lora.safetensors"), lm.config, adapters)
-    return trained
 
 
 def _epochs(

@@ -5,7 +5,7 @@ embeddings. The depth transformer and its heads would only get zeros: they stay 
 and of the optimizer state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,22 +17,25 @@ TRAINABLE = ("audio_embedding", "out_norm", "temporal", "text_embedding", "text_
 
 
 def partition(
-    params: Params, wanted: Callable[[tuple[str, ...]], bool] | None = None
+    params: Params,
+    wanted: Callable[[tuple[str, ...]], bool] | None = None,
+    entries: Sequence[str] = TRAINABLE,
 ) -> tuple[Params, Params]:
     """Split a Moshi parameter tree into (trainable, frozen).
 
     Args:
-        params: nested dicts; temporal layers stacked if they are to be split leaf by leaf.
+        params: nested dicts and lists; temporal layers stacked if they are to be split by leaf.
         wanted: which of the leaves that get gradient are trained, by path; all if None.
+        entries: top-level entries that get gradient.
 
     Raises:
         ValueError: an entry that gets gradient is missing, or nothing is wanted.
     """
-    missing = [name for name in TRAINABLE if name not in params]
+    missing = [name for name in entries if name not in params]
     if missing:
         raise ValueError(f"Moshi parameters lack {', '.join(missing)}; got {sorted(params)}")
-    reached = {name: value for name, value in params.items() if name in TRAINABLE}
-    frozen = {name: value for name, value in params.items() if name not in TRAINABLE}
+    reached = {name: value for name, value in params.items() if name in entries}
+    frozen = {name: value for name, value in params.items() if name not in entries}
     if wanted is None:
         return reached, frozen
     trainable = _pick(reached, (), wanted)
@@ -42,12 +45,17 @@ def partition(
 
 
 def _pick(tree: Any, path: tuple[str, ...], wanted: Callable[[tuple[str, ...]], bool]) -> Params:
-    picked = {}
+    picked: Params = {}
     for name, value in tree.items():
         here = (*path, name)
         if isinstance(value, dict):
             if inside := _pick(value, here, wanted):
                 picked[name] = inside
+        elif isinstance(value, list):
+            # A place for each item, so that an index means the same in both parts.
+            items = [_pick(item, (*here, str(i)), wanted) for i, item in enumerate(value)]
+            if any(items):
+                picked[name] = items
         elif wanted(here):
             picked[name] = value
     return picked
@@ -55,6 +63,8 @@ def _pick(tree: Any, path: tuple[str, ...], wanted: Callable[[tuple[str, ...]], 
 
 def merge(trainable: Any, frozen: Any) -> Any:
     """Inverse of `partition`."""
+    if isinstance(trainable, list) and isinstance(frozen, list):
+        return [merge(*pair) for pair in zip(trainable, frozen, strict=True)]
     if not (isinstance(trainable, dict) and isinstance(frozen, dict)):
         return trainable
     both = {**frozen, **trainable}

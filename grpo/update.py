@@ -37,8 +37,20 @@ def make_optimizer(
     """AdamW, cosine from `learning_rate` to 0 over `total_updates`; elementwise, so fit for blocks.
 
     The clip by global norm is a part of the update: a norm needs every device's blocks.
+
+    Raises:
+        ValueError: the warm-up is not shorter than the run.
     """
-    schedule = optax.cosine_decay_schedule(config.learning_rate, total_updates)
+    warmup, rate = config.warmup_updates, config.learning_rate
+    if warmup >= total_updates:
+        raise ValueError(
+            f"warmup_updates is {warmup}, expected fewer than the {total_updates} updates of the "
+            "run; lower it or train longer"
+        )
+    schedule = optax.cosine_decay_schedule(rate, total_updates - warmup)
+    if warmup:
+        rising = optax.linear_schedule(0.0, rate, warmup)
+        schedule = optax.join_schedules([rising, schedule], [warmup])
     moments = optax.scale_by_adam(b1=config.beta1, b2=config.beta2)
     optimizer = optax.chain(
         moments if config.moments == "float32" else _held_as(moments, jnp.bfloat16),

@@ -9,6 +9,7 @@ from helium_jax.forward import (
     delayed_grid,
     forward,
     forward_text,
+    logits_of_hidden,
     stack_layers,
     unstack_layers,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "forward_text",
     "helium_2b",
     "init_state",
+    "logits_of_hidden",
     "moshi_7b",
     "nano",
     "param_shardings",

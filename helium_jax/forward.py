@@ -41,8 +41,25 @@ def forward(
       conditions: `condition_rows` of each session, for a model that has conditioners.
     """
     model = bind(lm, params)
-    config = lm.config
     hidden, targets = _hidden(model, codes, conditions)
+    return logits_of_hidden(model, hidden, targets, codes)
+
+
+def logits_of_hidden(
+    model: Moshi,
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B K T"],
+    codes: Int[Array, "B K T"],
+) -> Logits:
+    """The half of `forward` behind the temporal transformer: text head, depth, delays undone.
+
+    Args:
+      model: bound to its parameters; those of the temporal transformer are not read.
+      hidden: its normed output on the delayed grid.
+      targets: the grid that it predicts, of `delayed_grid`.
+      codes: the same by training frame.
+    """
+    config = model.config
     batch, length, _ = hidden.shape
 
     def rows(x: jax.Array) -> jax.Array:
@@ -55,7 +72,7 @@ def forward(
         return rows(targets[:, 1 + k])
 
     if model.depth is None:
-        undelayed = jnp.zeros((batch, 0, length, config.card), lm.precision.logits)
+        undelayed = jnp.zeros((batch, 0, length, config.card), model.precision.logits)
         known = jnp.zeros((0, length), bool)
     else:
         model.depth.unroll(rows(hidden), rows(targets[:, 0]), choose)

@@ -20,6 +20,10 @@ VERBS = {
     "codec": ("audio files to codes and back", "moshi_jax.codec:main"),
     "stream": ("a full-duplex session over an audio file", "moshi_jax.stream:main"),
     "segments": ("cut two-channel recordings into training segments", "grpo.segments_cli:main"),
+    "pretrain": (
+        "supervised training on recordings with transcripts",
+        "moshi_jax.pretrain:main",
+    ),
     "train": ("GRPO post-training", "grpo.__main__:main"),
     "score": ("rewards of stored dialogues", "moshi_jax.score:main"),
     "bench": ("what a frame costs, measured or compiled", "bench.__main__:main"),

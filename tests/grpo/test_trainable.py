@@ -31,3 +31,12 @@ def test_norm_scales_do_not_decay():
     flat = dict(jax.tree_util.tree_leaves_with_path(decays(TREE)))
     kept = {jax.tree_util.keystr(path) for path, decay in flat.items() if not decay}
     assert kept == {"['temporal']['layers'][0]['norm1']['scale']", "['out_norm']['scale']"}
+
+
+def test_lists_are_split_leaf_by_leaf_and_keep_their_places():
+    heads = [{"kernel": 7, "lora_a": 8}, {"kernel": 9}]
+    tree = {**TREE, "depth": {"heads": heads}}
+    trainable, frozen = partition(tree, lambda path: path[-1] == "lora_a", tuple(tree))
+    assert trainable == {"depth": {"heads": [{"lora_a": 8}, {}]}}
+    assert frozen["depth"] == {"heads": [{"kernel": 7}, {"kernel": 9}]}
+    assert merge(trainable, frozen) == tree

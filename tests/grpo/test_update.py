@@ -223,3 +223,12 @@ def test_cosine_runs_from_the_rate_to_zero():
     _, schedule = make_optimizer(OptimizerConfig(learning_rate=2e-7), 1600)
     rates = np.array([np.asarray(schedule(step)) for step in (0, 800, 1600)])
     np.testing.assert_allclose(rates, [2e-7, 1e-7, 0])
+
+
+def test_a_warm_up_rises_before_the_cosine_and_is_shorter_than_the_run():
+    config = OptimizerConfig(learning_rate=1.0, warmup_updates=4)
+    _, schedule = make_optimizer(config, 12)
+    rates = np.array([np.asarray(schedule(step)) for step in (0, 2, 4, 8, 12)])
+    np.testing.assert_allclose(rates, [0, 0.5, 1, 0.5, 0], atol=1e-6)
+    with pytest.raises(ValueError, match="warmup_updates is 4, expected fewer than the 4 updates"):
+        make_optimizer(config, 4)
