@@ -127,7 +127,11 @@ def collect(
         streams.append(wave_streams)
         logprobs.append(wave_logprobs)
         for group, probabilities in enumerate(heard, first):
-            audio = {"pcm": pcm[group - first], "user": batch.pcm[group]} if pool.listens else {}
+            text = wave_streams[group - first][:, 0]
+            said: dict[str, Any] = {}
+            if pool.listens:
+                said = {"pcm": pcm[group - first], "text": text}
+                said |= {"user": batch.pcm[group], "user_words": batch.user_words[group]}
             first_frame = int(batch.segment_start_frame[group])
             segment: dict[str, Any] = {
                 "num_samples": batch.pcm.shape[1] * 2 // 3,
@@ -136,11 +140,11 @@ def collect(
                 "start_s": first_frame * frame_s,
                 "duration_s": float(batch.segment_duration_s[group]),
             }
-            rewards.append(pool.submit(probabilities, **audio, **segment))
+            rewards.append(pool.submit(probabilities, **said, **segment))
             views.append(
                 group_views(
                     probabilities,
-                    wave_streams[group - first][:, 0],
+                    text,
                     padding=models.padding,
                     frames=(first_frame, int(batch.num_frames[group])),
                     **segment,

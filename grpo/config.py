@@ -273,8 +273,8 @@ class GRPOConfig:
         _require(self.max_skipped_updates >= 1, self, "max_skipped_updates", "at least 1")
         alone = not self.no_judge or self.judge.kind == "none"
         _require(alone, self, "no_judge", "left out with a judge")
-        hears = self.judge.kind == "none" or self.asr.kind not in ("none", "text_stream")
-        rule = "the kind of a recognizer that listens, with a judge"
+        hears = self.judge.kind == "none" or self.asr.kind != "none"
+        rule = "some kind of recognizer, with a judge: it reads what was said"
         _require(hears, self, "asr", rule)
         _require(self.monitors in ("alert", "stop"), self, "monitors", "'alert' or 'stop'")
         _require(self.scoring_threads >= 1, self, "scoring_threads", "at least 1")

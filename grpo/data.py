@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ from grpo.records import (
 from grpo.segments import FRAME_RATE_HZ, FRAME_SAMPLES
 from grpo.windows import Interval, events_of
 from rewards.intervals import TOLERANCE_S
+
+Words = tuple[tuple[str, float, float], ...]
+"""Text, start and end in seconds."""
 
 
 class GroupBatch(NamedTuple):
@@ -47,6 +50,8 @@ class GroupBatch(NamedTuple):
     events: list[list[Interval]]  # D lists of what the labels name, in the same seconds
     index: np.ndarray  # int64 [D]: global group counter; fold it into the rollout's random key
     segment_id: list[str]  # D names, as in the manifest (for logs)
+    user_words: list[Words | None]  # D transcripts of what the user says in context and segment,
+    #   seconds of the rollout; None where the corpus does not tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +235,44 @@ def group_batches(
     return GroupIterator(iter(dataset), groups_per_step)
 
 
+def held_out_batches(
+    folder: Path | str, config: DataConfig, *, per_axis: int, groups: int
+) -> Iterator[GroupBatch]:
+    """Each of some segments once, longest first, all padded to one length; clean, no context.
+
+    Args:
+        folder: written by `moshi-jax segments extract`.
+        config: axes, split, prefix, and the seed of the draw.
+        per_axis: segments of each axis, drawn at random.
+        groups: in a batch.
+
+    Raises:
+        FileNotFoundError: no manifest in the folder.
+        ValueError: too few segments of an axis, one longer than the last bucket, or a number of
+            segments that the batches do not divide.
+    """
+    folder = Path(folder)
+    config = replace(config, context_probability=0.0)
+    rng = np.random.default_rng(config.seed)
+    chosen: list[ManifestEntry] = []
+    for axis, found in zip(config.axes, _entries_by_axis(folder, config), strict=True):
+        if len(found) < per_axis:
+            raise ValueError(
+                f"{folder}: got {len(found)} {axis!r} segments in split {config.split!r}, expected"
+                f" at least {per_axis}; extract more or ask for fewer"
+            )
+        chosen += [found[n] for n in rng.choice(len(found), per_axis, replace=False)]
+    if len(chosen) % groups:
+        raise ValueError(f"got {len(chosen)} segments in all, expected a multiple of {groups}")
+    chosen.sort(key=lambda entry: -entry.segment.num_frames)
+    draws = [_Draw(number, entry, 0) for number, entry in enumerate(chosen)]
+    read = record_reader(folder)
+
+    for first in range(0, len(draws), groups):
+        batch = draws[first : first + groups]
+        yield _collate(batch, read, lambda pcm, _: pcm, config, draws[0].num_frames)
+
+
 def _entries_by_axis(folder: Path, config: DataConfig) -> list[list[ManifestEntry]]:
     entries = [entry for entry in read_manifest(folder) if entry.split == config.split]
     by_axis = [[e for e in entries if e.segment.axis == axis] for axis in config.axes]
@@ -268,6 +311,7 @@ def _collate(
     prefix = config.prefix_frames
     bucket = next(n for n in config.bucket_frames if n >= prefix + longest_frames)
     pcm = np.zeros((len(draws), bucket * FRAME_SAMPLES), np.float32)
+    user_words: list[Words | None] = []
     for row, draw in zip(pcm, draws, strict=True):
         record = read(draw.entry)
         first = record.n_context_samples - draw.context_frames * FRAME_SAMPLES
@@ -276,6 +320,7 @@ def _collate(
         end = start + len(audio)
         row[start:end] = audio
         row[:end] = heard(row[:end], draw.index)
+        user_words.append(_words_heard(record, prefix, draw.context_frames))
     segments = [draw.entry.segment for draw in draws]
     labels = [s.relative_labels() for s in segments]
     return GroupBatch(
@@ -288,6 +333,20 @@ def _collate(
         events=[events_of(own) for own in labels],
         index=np.array([draw.index for draw in draws], np.int64),
         segment_id=[draw.entry.id for draw in draws],
+        user_words=user_words,
+    )
+
+
+def _words_heard(record: SegmentRecord, prefix: int, context_frames: int) -> Words | None:
+    """What the user says in a rollout, on its clock; a word cut by its begin is left out."""
+    if record.user_words is None:
+        return None
+    first_s = record.segment.start_s - context_frames / FRAME_RATE_HZ
+    shift_s = prefix / FRAME_RATE_HZ - first_s
+    return tuple(
+        (word.text, word.start_s + shift_s, word.end_s + shift_s)
+        for word in record.user_words
+        if word.start_s >= first_s - TOLERANCE_S
     )
 
 

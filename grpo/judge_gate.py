@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from convert import read_configs
 from grpo.config import GRPOConfig
-from grpo.judged import JudgedScorer
+from grpo.judged import JudgedScorer, Writing
 from grpo.metrics import every_process
+from helium_jax import TextTokenizer
 from rewards import load_vad
 from rewards.asr import TranscriptCache, open_recognizer
 from rewards.judge import Judge, JudgeConfig, OutageGuard, open_judge
@@ -71,10 +73,11 @@ def open_judge_gate(config: GRPOConfig, folder: Path) -> Iterator[JudgeGate]:
         return
     process = jax.process_index()
     judge = open_judge(_with_cache(config.judge, folder / f"judge-{process}.sqlite"))
-    recognizer = open_recognizer(config.asr)
-    assert judge is not None and recognizer is not None  # GRPOConfig has seen to it
+    recognizer = open_recognizer(config.asr) or _writing(config.checkpoint)
+    assert judge is not None  # GRPOConfig has seen to it
     transcripts = TranscriptCache(config.asr.cache or folder / f"transcripts-{process}.sqlite")
-    logger.info("replies are judged by %s, heard by %s", judge.name, recognizer.name)
+    ears = "nobody, read as written" if isinstance(recognizer, Writing) else recognizer.name
+    logger.info("replies are judged by %s, heard by %s", judge.name, ears)
     scorer = JudgedScorer(judge, recognizer, transcripts, load_vad())
     try:
         yield JudgeGate(judge, scorer, OutageGuard(config.judge.remote.outage))
@@ -83,6 +86,12 @@ def open_judge_gate(config: GRPOConfig, folder: Path) -> Iterator[JudgeGate]:
         transcripts.close()
         if (close := getattr(recognizer, "close", None)) is not None:
             close()
+
+
+def _writing(folder: Path) -> Writing:
+    checkpoint = read_configs(folder)
+    mimi = checkpoint.mimi
+    return Writing(TextTokenizer(checkpoint.tokenizer).piece, mimi.frame_samples / mimi.sample_rate)
 
 
 def _with_cache(config: JudgeConfig, cache: Path) -> JudgeConfig:

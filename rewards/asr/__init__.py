@@ -9,16 +9,18 @@ from rewards.asr.config import AsrConfig, open_recognizer
 from rewards.asr.pool import RecognizerPool
 from rewards.asr.protocol import Recognizer, Transcript, Word
 from rewards.asr.speech import transcribe_speech
-from rewards.asr.text_stream import text_stream_utterances
+from rewards.asr.text_stream import Said, text_stream_words, utterances_of_words
 
 __all__ = [
     "AsrConfig",
     "Recognizer",
     "RecognizerPool",
+    "Said",
     "Transcript",
     "TranscriptCache",
     "Word",
     "open_recognizer",
-    "text_stream_utterances",
+    "text_stream_words",
     "transcribe_speech",
+    "utterances_of_words",
 ]

@@ -19,7 +19,7 @@ class AsrConfig:
 
     kind: Literal["none", "parakeet", "remote", "packaged", "text_stream"] = "none"
     """ "packaged" is a tiny one for tests and demos; "text_stream" takes the model's own text for
-    what it said, for smoke tests only."""
+    what it said: for a model whose voice no recognizer understands, and for smoke tests."""
     url: str | None = None
     """Base URL of a "remote" one, up to and with `/v1`."""
     model: str | None = None

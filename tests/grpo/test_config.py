@@ -201,8 +201,7 @@ def test_a_wrong_flag_is_bad_usage(flag, capsys):
 
 
 def test_a_judge_needs_ears():
-    with pytest.raises(ValueError, match=r"asr is .* it must be the kind of a recognizer that lis"):
+    with pytest.raises(ValueError, match=r"asr is .* it must be some kind of recognizer"):
         GRPOConfig(**PATHS, judge=JudgeConfig(kind="embedded"))
-    with pytest.raises(ValueError, match="recognizer that listens"):
-        GRPOConfig(**PATHS, judge=JudgeConfig(kind="embedded"), asr=AsrConfig(kind="text_stream"))
+    GRPOConfig(**PATHS, judge=JudgeConfig(kind="embedded"), asr=AsrConfig(kind="text_stream"))
     assert GRPOConfig(**PATHS, asr=AsrConfig(kind="packaged")).judge.kind == "none"

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grpo.data import DataConfig, group_batches
+from grpo.corpora import Word
+from grpo.data import DataConfig, group_batches, held_out_batches
 from grpo.perturb import PerturbConfig
 from grpo.records import ManifestEntry, SegmentRecord, open_shard, write_manifest
 from grpo.segments import FRAME_SAMPLES, Segment
@@ -48,8 +49,16 @@ def folder(tmp_path_factory):
             samples = context + segment.num_frames * FRAME_SAMPLES
             user = np.full(samples, 100 * number, np.int16)
             user[:context] = -1  # two frames of context
+            first_s = segment.start_s - 0.16
+            words = [("cut", -0.1), ("before", 0.05), ("inside", 0.5)]
             record = SegmentRecord(
-                id=f"{axis}{number}", segment=segment, user=user, n_context_samples=context
+                id=f"{axis}{number}",
+                segment=segment,
+                user=user,
+                n_context_samples=context,
+                user_words=None
+                if axis == "pause"
+                else tuple(Word(w, first_s + at, first_s + at + 0.2) for w, at in words),
             )
             writer.write(record.to_bytes())
             entries.append(
@@ -276,6 +285,49 @@ def test_context_comes_before_the_segment_and_moves_no_label(folder):
         assert batch.labels[row] == {"user_turn_end_s": pytest.approx(2.0)}
         assert batch.events[row] == [(pytest.approx(2.0), pytest.approx(2.0))]
     assert batch.segment_start_frame.max() == PREFIX + 2
+
+
+def test_words_of_the_user_are_on_the_clock_of_the_rollout(folder):
+    config = DataConfig(axes=("turn",), context_probability=1.0, context_max_s=1.0)
+    seen = set()
+    for batch in take(group_batches(folder, config, groups=20), 3):
+        for words, start in zip(batch.user_words, batch.segment_start_frame, strict=True):
+            context_s = (start - PREFIX) * 0.08
+            inside_s = start * 0.08 + 0.5 - 0.16
+            assert words[-1] == ("inside", pytest.approx(inside_s), pytest.approx(inside_s + 0.2))
+            # "before" begins 0.11 s before the segment: it is heard with two frames of context.
+            assert [word for word, *_ in words[:-1]] == (["before"] if context_s > 0.11 else [])
+            seen.add(round(context_s, 2))
+    assert len(seen) > 1
+    batch = next(group_batches(folder, DataConfig(axes=("pause",)), groups=2))
+    assert batch.user_words == [None, None]  # no transcript
+
+
+def test_held_out_batches_have_every_segment_once(folder):
+    config = DataConfig(axes=("pause", "turn"), seed=3)
+    batches = list(held_out_batches(folder, config, per_axis=5, groups=2))
+    found = [name for batch in batches for name in batch.segment_id]
+    assert len(found) == len(set(found)) == 10
+    assert [len(batch.axis) for batch in batches] == [2] * 5
+    assert sorted(axis for b in batches for axis in b.axis) == ["pause"] * 5 + ["turn"] * 5
+    frames = [int(n) for batch in batches for n in batch.num_frames]
+    assert frames == sorted(frames, reverse=True)  # devices wait for each other least
+    assert len({batch.pcm.shape for batch in batches}) == 1
+    numbers = [int(n) for batch in batches for n in batch.index]
+    assert sorted(numbers) == list(range(10))
+    again = list(held_out_batches(folder, config, per_axis=5, groups=2))
+    assert [b.segment_id for b in again] == [b.segment_id for b in batches]
+    other = list(held_out_batches(folder, replace(config, seed=4), per_axis=3, groups=2))
+    assert {n for b in other for n in b.segment_id} != {
+        n for b in held_out_batches(folder, config, per_axis=3, groups=2) for n in b.segment_id
+    }
+
+
+def test_held_out_batches_say_what_is_missing(folder):
+    with pytest.raises(ValueError, match=r"got 5 'turn' segments .* expected at least 6"):
+        next(held_out_batches(folder, DataConfig(axes=("turn",)), per_axis=6, groups=2))
+    with pytest.raises(ValueError, match=r"got 5 segments .* multiple of 2"):
+        next(held_out_batches(folder, DataConfig(axes=("turn",)), per_axis=5, groups=2))
 
 
 def test_context_that_no_bucket_holds_is_named(folder):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grpo.judged import JudgedScorer
+from grpo.judged import JudgedScorer, Writing
 from rewards import load_vad
 from rewards.asr import Transcript, TranscriptCache
 from rewards.judge import Case, Turn, Verdict
@@ -67,13 +67,15 @@ def score(monkeypatch):
     scorer = JudgedScorer(judge, FakeRecognizer(), TranscriptCache(), load_vad())
     monkeypatch.setattr("grpo.judged.detect_speech", lambda *_, **__: [[(3.2, 7.2)]])
 
-    def run(rows, axis="turn", user_level=0.2, **decision):
+    def run(rows, axis="turn", user_level=0.2, text=None, user_words=None, **decision):
         scorer.decision = Decision(**decision)
         user = row(user_level, (3.2, 7.2))[1]
         return scorer(
             np.stack([heard for heard, _ in rows]),
             pcm=np.stack([pcm for _, pcm in rows]),
+            text=np.full((len(rows), 1), 3) if text is None else np.array(text),
             user=user,
+            user_words=user_words,
             num_samples=round(TOTAL_S * 16_000),
             axis=axis,
             labels={"user_turn_end_s": 4.0} if axis == "turn" else {},
@@ -81,7 +83,7 @@ def score(monkeypatch):
             duration_s=DURATION_S,
         )
 
-    run.judge = judge
+    run.judge, run.scorer = judge, scorer
     return run
 
 
@@ -125,3 +127,39 @@ def test_an_outage_leaves_no_delay_without_verdict_unless_that_was_asked_for(sco
     pause = score(rows, axis="pause", draw="without judge", judge=False)
     assert np.isfinite(pause["pause_handling"]).all()
     assert score.judge.cases == []
+
+
+WORDS = (("what", 3.3, 3.5), ("time", 3.6, 4.0), ("thanks", 7.0, 7.2), ("late", 12.9, 13.0))
+
+
+def written(**at):
+    """Text tokens with the words of `PIECES` at the given frames."""
+    row = np.full(170, 3)
+    for name, frames in at.items():
+        row[frames] = list(PIECES.values()).index(f" {name}") + 10
+    return row
+
+
+PIECES = dict(enumerate((" sure", " nine", " never"), 10))
+
+
+def test_a_transcript_of_the_user_is_not_heard_again(score):
+    score([row(0.3, (8.0, 10.4))], user_words=WORDS, user_level=0.9)  # 0.9: cannot be heard
+    (case,) = score.judge.cases
+    assert case.history == (Turn("user", "what time thanks"),)
+
+
+def test_with_the_text_stream_the_rollouts_are_read(score):
+    score.scorer._recognizer = Writing(lambda token: PIECES.get(token, ""), 0.08)
+    # Heard from 8.0 s on; the reply is written 0.4 s earlier, and something 5 s earlier.
+    text = [written(sure=[38], nine=[95], never=[161])]
+    score([row(0.3, (3.1, 3.6), (8.0, 10.4))], text=text, user_words=WORDS)
+    (case,) = score.judge.cases
+    assert case.history == (Turn("model", "sure"), Turn("user", "what time thanks"))
+    assert case.reply == "nine"  # "never" comes after the end of the segment
+
+
+def test_the_text_stream_needs_words_of_the_user(score):
+    score.scorer._recognizer = Writing(lambda token: "", 0.08)
+    with pytest.raises(ValueError, match=r"no words of the user.*choose another --asr\.kind"):
+        score([row(0.3, (8.0, 10.4))], text=[written()])

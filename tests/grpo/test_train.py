@@ -57,6 +57,7 @@ class Segments(GroupIterator):
             events=[[] for _ in index],
             index=index,
             segment_id=[f"segment {n}" for n in index],
+            user_words=[None for _ in index],
         )
 
     def get_state(self):
