@@ -212,7 +212,8 @@ def test_no_test_asserts_nothing():
 def test_test_folders_are_the_rooms():
     """`tests/<package>/test_<file>.py`; files directly in `tests/` are about the project."""
     folders = {path.relative_to(ROOT / "tests").parts[:-1] for path in TESTS}
-    assert folders <= {(), *(tuple(package.split(".")) for package in INSTALLED)}
+    recipes = {("recipes", path.name) for path in (ROOT / "recipes").iterdir()}  # not installed
+    assert folders <= {(), *recipes, *(tuple(package.split(".")) for package in INSTALLED)}
 
 
 def test_shapes_in_signatures_are_checked_while_testing():
