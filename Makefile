@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # Test processes; 0 runs the tests in this one, where a debugger can reach them.
 WORKERS ?= 2
+# Options of the demo: `make demo DEMO=--quick`.
+DEMO ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -9,7 +11,7 @@ READY := .venv/.ready
 .PHONY: demo test lint clean
 
 demo: $(READY)
-	$(BIN)/moshi-jax demo
+	$(BIN)/moshi-jax demo $(DEMO)
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

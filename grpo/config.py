@@ -204,7 +204,7 @@ class GRPOConfig:
     devices: int | None = None
     """Devices to use; none takes all that are present."""
     axes: tuple[str, ...] = AXES
-    """Interactivity axes whose segments are drawn, each equally often."""
+    """Interactivity axes whose segments are drawn: each once in as many groups as there are."""
     drop_axis: tuple[str, ...] = ()
     """Ablation: axes to train without."""
     no_judge: bool = False

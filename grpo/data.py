@@ -59,7 +59,7 @@ class DataConfig:
     """What is drawn from (seed, counter): an axis, one of its segments, how much context."""
 
     axes: tuple[str, ...] = ("pause", "turn")
-    """Axes that are drawn, each equally often."""
+    """Axes that are drawn: each once in as many groups as there are axes, in random order."""
     split: str = "train"
     """Conversations of this split."""
     prefix_silence_s: float = 3.0
@@ -210,7 +210,7 @@ def group_batches(
         )[0]
 
     def draw(index: int, rng: np.random.Generator) -> _Draw:
-        of_axis = entries[rng.integers(len(entries))]
+        of_axis = entries[axis_of_group(config.seed, index, len(entries))]
         entry = of_axis[rng.integers(len(of_axis))]
         wanted_s = rng.uniform(0.0, config.context_limit_s(index // groups_per_step))
         if rng.random() >= config.context_probability:
@@ -233,6 +233,15 @@ def group_batches(
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     )
     return GroupIterator(iter(dataset), groups_per_step)
+
+
+def axis_of_group(seed: int, index: int, axes: int) -> int:
+    """Which axis a group has: each one once in every run of as many groups, in random order.
+
+    Drawn one by one, an epoch of few groups would often miss an axis.
+    """
+    block, place = divmod(index, axes)
+    return int(np.random.default_rng([seed, block]).permutation(axes)[place])
 
 
 def held_out_batches(

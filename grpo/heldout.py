@@ -5,7 +5,7 @@ comes from (seed, row, frame, stream), so two policies differ by their parameter
 else.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ def make_divergence(lm: Moshi, layout: Layout) -> Callable[..., Array]:
 
 
 def by_axis(
-    scores: list[SegmentScore], axis: str, reward: str
+    scores: Sequence[SegmentScore], axis: str, reward: str
 ) -> tuple[Float[np.ndarray, " N"], list[str]]:
     """Mean of a reward over the rollouts of each segment of an axis, and its conversation."""
     own = [score for score in scores if score.axis == axis]

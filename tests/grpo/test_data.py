@@ -232,7 +232,10 @@ def test_a_state_inside_a_step_is_refused(folder):
 def test_axes_and_segments_are_drawn_evenly_and_by_seed(folder):
     draws = flat(take(group_batches(folder, DataConfig(), groups=20), 30))
     axes = [axis for *_, axis in draws]
-    assert 245 < axes.count("pause") < 355  # 300 +- 4.5 sigma, though there are more pauses
+    assert axes.count("pause") == 300  # though there are more pauses
+    pairs = [tuple(axes[n : n + 2]) for n in range(0, 600, 2)]
+    assert set(pairs) == {("pause", "turn"), ("turn", "pause")}  # no axis waits for long
+    assert 110 < pairs.count(("pause", "turn")) < 190
     names = [name for _, name, axis in draws if axis == "turn"]
     counts = [names.count(name) for name in set(names)]
     assert len(counts) == 5
