@@ -116,11 +116,6 @@ def test_tables_go_between_the_marks():
         tables.with_tables("nothing", "| a |")
 
 
-def test_the_page_has_the_committed_figures():
-    page = tables.PAGE.read_text(encoding="utf-8")
-    assert tables.with_tables(page, tables.render(tables.RESULTS)) == page
-
-
 def test_a_result_of_another_checkpoint_is_not_taken_for_done(tmp_path, capsys):
     checkpoint, results = tmp_path / "checkpoint", tmp_path / "results"
     checkpoint.mkdir()
