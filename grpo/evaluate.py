@@ -1,4 +1,4 @@
-"""Policies compared on the same segments with the same random draws.
+"""Policies compared on the same segments with the same random draws, under several conditions.
 
 Every policy rolls out the same groups; a rollout's noise comes from (seed, row, frame, stream), so
 two policies differ by their parameters and by nothing else.
@@ -23,25 +23,6 @@ from layers_jax import Precision
 from rewards import load_vad, rewards_for
 
 
-def evaluate(
-    config: GRPOConfig, policies: Mapping[str, Params | None], *, groups: int
-) -> dict[str, dict[str, float]]:
-    """Mean of every reward for each policy, on clean audio.
-
-    Args:
-        config: of the run; its segments are drawn anew with the seed after the run's.
-        policies: parameters by name, layers listed; None stands for those of `config.checkpoint`.
-        groups: segments drawn, a multiple of the devices, each rolled out `num_generations` times.
-
-    Returns:
-        Policy name -> "axis/reward" -> mean over the rollouts where the reward is not missing.
-
-    Raises:
-        ValueError: as `grpo.train`.
-    """
-    return evaluate_conditions(config, policies, {"clean": PerturbConfig()}, groups=groups)["clean"]
-
-
 def evaluate_conditions(
     config: GRPOConfig,
     policies: Mapping[str, Params | None],
@@ -49,16 +30,17 @@ def evaluate_conditions(
     *,
     groups: int,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """`evaluate` under several conditions: the same segments and draws, other audio of the user.
+    """Mean of every reward for each policy under each condition.
 
     Args:
-        config: as in `evaluate`.
-        policies: as in `evaluate`.
+        config: of the run; its segments are drawn anew with the seed after the run's.
+        policies: parameters by name, layers listed; None stands for those of `config.checkpoint`.
         conditions: what is done to the user's audio, by name (`grpo.perturb.robustness_grid`).
-        groups: as in `evaluate`.
+        groups: segments drawn, a multiple of the devices, each rolled out `num_generations` times.
 
     Returns:
-        Condition -> what `evaluate` returns.
+        Condition -> policy name -> "axis/reward" -> mean over the rollouts where the reward is not
+        missing.
 
     Raises:
         ValueError: as `grpo.train`.

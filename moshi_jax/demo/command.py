@@ -46,7 +46,7 @@ class DemoOptions:
     """Segments rolled out an epoch, of all four axes."""
     num_generations: int = 8
     """Rollouts of each segment, which is also the number of updates an epoch."""
-    learning_rate: float = 2e-4
+    learning_rate: float = 3e-4
     """Of AdamW; a small model needs more than the paper's 2e-7."""
     seed: int = 0
     """Of training; the held-out segments and the draws on them are always the same."""

@@ -60,17 +60,17 @@ class Recipe:
     """
 
     seed: int = 0
-    epochs: int = 30
+    epochs: int = 40
     groups_per_epoch: int = 16
     num_generations: int = 8
-    learning_rate: float = 2e-4
+    learning_rate: float = 3e-4
     text_temperature: float = 1.0
     beta: float = 0.05
-    estimator: Literal["gdpo", "grpo", "drgrpo", "rloo"] = "gdpo"
+    estimator: Literal["gdpo", "grpo", "drgrpo", "rloo"] = "drgrpo"
     drop_axis: tuple[str, ...] = ()
     no_judge: bool = False
     action_space: Literal["text_tokens", "speak_silence"] = "text_tokens"
-    window: Literal["segment", "event"] = "segment"
+    window: Literal["segment", "event"] = "event"
     train_conversations: int = 40
 
     def config(self, checkpoint: Path, data: "Data", run_dir: Path, devices: int) -> GRPOConfig:

@@ -5,8 +5,9 @@ import pytest
 
 from convert import load_moshi
 from grpo.config import GRPOConfig
-from grpo.evaluate import evaluate
+from grpo.evaluate import evaluate_conditions
 from grpo.extract import ExtractConfig, extract
+from grpo.perturb import PerturbConfig
 from layers_jax import Precision
 from moshi_jax.sample import conversation_path
 from moshi_jax.stream import embedded_checkpoint
@@ -30,7 +31,8 @@ def test_equal_parameters_get_equal_rewards_and_others_do_not(tmp_path):
     silent = jax.tree.map(lambda leaf: leaf, params)
     silent["text_head"] = {"kernel": params["text_head"]["kernel"].at[:, 3].multiply(4.0)}
     policies = {"base": None, "same": params, "padding": silent}
-    rewards = evaluate(config, policies, groups=6)
+    found = evaluate_conditions(config, policies, {"clean": PerturbConfig()}, groups=6)
+    rewards = found["clean"]
     assert rewards["base"] == rewards["same"]
     assert set(rewards["base"]) == {"pause/pause_handling", "turn/turn_taking"}
     assert rewards["base"]["turn/turn_taking"] < 0
