@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         run_dir / "data",
         seed=recipe.seed,
         train_conversations=recipe.train_conversations,
-        held_out_conversations=max(10, round(1.3 * per_axis)),
+        held_out_conversations=max(10, round(1.6 * per_axis)),
     )
     stage("segments", f"{data.train} and, of other sentences, {data.held_out}")
 

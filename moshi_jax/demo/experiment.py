@@ -22,7 +22,7 @@ from grpo.config import (
 )
 from grpo.heldout import HeldOut, SegmentScore
 from grpo.records import MANIFEST, read_manifest
-from grpo.segments import AXES
+from grpo.segments import AXES, FRAME_RATE_HZ
 from grpo.tracking import read_metrics
 from grpo.train import TrainResult
 from moshi_jax.demo.comparison import AxisResult, compare_axes, mean_kl
@@ -121,21 +121,19 @@ def prepare(
     folder: Path, *, seed: int, train_conversations: int, held_out_conversations: int
 ) -> Data:
     """Compose conversations out of the bank and cut segments out of them; what is there is kept."""
-    parts: dict[str, tuple[Split, int, int]] = {
-        "train": ("train", seed, train_conversations),
-        "held-out": ("heldout", HELD_OUT_SEED, held_out_conversations),
-    }
-    found: dict[str, Path] = {}
-    longest = 0
-    for name, (split, part_seed, count) in parts.items():
-        found[name] = folder / name / "segments"
-        if not (found[name] / MANIFEST).is_file():
-            voices = Voices(read_bank(), split)
-            write_segments(folder / name, voices, seed=part_seed, count=count)
-        entries = read_manifest(found[name])
-        longest = max(longest, *(entry.segment.num_frames for entry in entries))
-    frames = longest + round(PREFIX_S * 12.5)
-    return Data(train=found["train"], held_out=found["held-out"], frames=-(-frames // 8) * 8)
+    train = _segments(folder / f"train-{seed}", "train", seed, train_conversations)
+    held_out = _segments(folder / "held-out", "heldout", HELD_OUT_SEED, held_out_conversations)
+    entries = [*read_manifest(train), *read_manifest(held_out)]
+    longest = max(entry.segment.num_frames for entry in entries)
+    frames = longest + round(PREFIX_S * FRAME_RATE_HZ)
+    return Data(train=train, held_out=held_out, frames=-(-frames // 8) * 8)
+
+
+def _segments(folder: Path, split: Split, seed: int, count: int) -> Path:
+    segments = folder / "segments"
+    if not (segments / MANIFEST).is_file():
+        write_segments(folder, Voices(read_bank(), split), seed=seed, count=count)
+    return segments
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from moshi_jax.demo import Clock, Experiment, Recipe, Result, prepare, table
 from moshi_jax.stream import embedded_checkpoint
 
 RESULTS = Path(__file__).parent / "results"
-HELD_OUT_CONVERSATIONS = 80
+HELD_OUT_CONVERSATIONS = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def run_all(options: RunOptions, recipes: Mapping[str, Recipe], command: str) ->
             continue
         clock = Clock()
         data = prepare(
-            options.work / f"data-{recipe.seed}",
+            options.work / "data",
             seed=recipe.seed,
             train_conversations=recipe.train_conversations,
             held_out_conversations=HELD_OUT_CONVERSATIONS,
