@@ -7,6 +7,7 @@ run folder.
 
 import dataclasses
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ from grpo.advantages import ESTIMATORS, Estimator
 from grpo.distributed import DistributedConfig
 from grpo.perturb import PerturbConfig
 from grpo.segments import AXES
+from rewards import REWARDS
 from rewards.asr import AsrConfig
-from rewards.judge import JUDGE_AXES, JudgeConfig
+from rewards.judge import JUDGE_AXES, JUDGE_REWARD, JudgeConfig
 
 
 def _require(ok: bool, owner: object, name: str, rule: str) -> None:
@@ -93,10 +95,16 @@ class AdvantageConfig:
     (REINFORCE, leave one out)."""
     clip: float | None = None
     """Advantages are cut off at plus and minus this (DuplexPO: 5); not at all if none."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Factor of a reward, by its name; 1 for those not named. Rewards have units of their own (a
+    share, seconds): drgrpo and rloo leave them as they are."""
 
     def __post_init__(self) -> None:
         _require(self.estimator in ESTIMATORS, self, "estimator", f"one of {ESTIMATORS}")
         _require(self.clip is None or self.clip > 0, self, "clip", "none or above 0")
+        names = sorted({*REWARDS, JUDGE_REWARD})
+        known = all(name in names and math.isfinite(w) for name, w in self.weights.items())
+        _require(known, self, "weights", f"finite numbers by names out of {', '.join(names)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,9 @@ def roll_out(
     forwarded = time.perf_counter()
 
     rewards = rollouts.wait()
-    advantage = np.stack([_advantages(config, group) for group in rewards]).astype(np.float32)
+    advantage = np.stack([rollout_advantages(config, group) for group in rewards]).astype(
+        np.float32
+    )
     heard = time.perf_counter()
     experience = Experience(rollouts.index, rollouts.streams, old, advantage, rollouts.mask)
     return (
@@ -174,11 +176,13 @@ def epoch_metrics(
     }
 
 
-def _advantages(config: GRPOConfig, rewards: Rewards) -> Float[np.ndarray, " G"]:
+def rollout_advantages(config: GRPOConfig, rewards: Rewards) -> Float[np.ndarray, " G"]:
+    """Advantages of the rollouts of one group, as the run is configured."""
     options = config.advantage
     advantages = group_advantages(
         np.stack(list(rewards.values())),
         [REWARDS[name].min_std if name in REWARDS else 0.0 for name in rewards],  # a judge: 0
+        weights=[options.weights.get(name, 1.0) for name in rewards],
         estimator=options.estimator,
     )
     limit = options.clip

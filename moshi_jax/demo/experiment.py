@@ -52,6 +52,7 @@ class Recipe:
         text_temperature: of the rollouts, in training and on held-out segments.
         beta: weight of the KL to the base.
         estimator: of the advantages.
+        weights: of the rewards, by name: a share of 1 and some seconds on one scale.
         drop_axis: ablation: axes to train without.
         no_judge: ablation: delay alone on the axes that have a judge.
         action_space: of the loss.
@@ -60,13 +61,16 @@ class Recipe:
     """
 
     seed: int = 0
-    epochs: int = 40
+    epochs: int = 24
     groups_per_epoch: int = 16
     num_generations: int = 8
     learning_rate: float = 3e-4
     text_temperature: float = 1.0
     beta: float = 0.05
     estimator: Literal["gdpo", "grpo", "drgrpo", "rloo"] = "drgrpo"
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"pause_handling": 3.0, "backchanneling": 2.0}
+    )
     drop_axis: tuple[str, ...] = ()
     no_judge: bool = False
     action_space: Literal["text_tokens", "speak_silence"] = "text_tokens"
@@ -95,7 +99,7 @@ class Recipe:
             # Sorting 250 of a small codebook's entries would take longer than the model.
             sampling=SamplingConfig(text_temperature=self.text_temperature, audio_top_k=32),
             loss=LossConfig(beta=self.beta, action_space=self.action_space, window=self.window),
-            advantage=AdvantageConfig(estimator=self.estimator),
+            advantage=AdvantageConfig(estimator=self.estimator, weights=self.weights),
             samples=SamplesConfig(every_epochs=0),
             optimizer=OptimizerConfig(learning_rate=self.learning_rate),
             judge=JudgeConfig(kind="none" if self.no_judge else "embedded"),

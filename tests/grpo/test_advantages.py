@@ -1,5 +1,8 @@
 """Advantages: missing values, floors, weights, and the estimators by name."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,8 @@ from grpo.advantages import (
     group_statistics,
     standardise,
 )
+from grpo.config import AdvantageConfig, GRPOConfig
+from grpo.epoch import rollout_advantages
 
 
 def rows(components):
@@ -122,3 +127,15 @@ def test_batch_standardise():
     advantages = np.array([[2.0, -2.0], [1.0, -1.0]])
     np.testing.assert_allclose(batch_standardise(advantages), advantages / np.sqrt(2.5), rtol=1e-3)
     assert not batch_standardise(np.zeros((2, 2))).any()
+
+
+def test_the_configuration_weighs_rewards_by_name():
+    rewards = {"turn_taking": np.array([-1.0, -3.0]), "judge": np.array([0.0, 1.0])}
+    advantage = AdvantageConfig(estimator="drgrpo", weights={"judge": 4.0}, clip=0.5)
+    config = GRPOConfig(
+        checkpoint=Path("m"), segments=Path("s"), run_dir=Path("r"), advantage=advantage
+    )
+    # Sums -1 + 0 and -3 + 4 are -1 apart from their mean and +1, then cut off.
+    np.testing.assert_allclose(rollout_advantages(config, rewards), [-0.5, 0.5])
+    unweighted = replace(config, advantage=AdvantageConfig(estimator="drgrpo"))
+    np.testing.assert_allclose(rollout_advantages(unweighted, rewards), [0.5, -0.5])

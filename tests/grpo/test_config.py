@@ -205,3 +205,18 @@ def test_a_judge_needs_ears():
         GRPOConfig(**PATHS, judge=JudgeConfig(kind="embedded"))
     GRPOConfig(**PATHS, judge=JudgeConfig(kind="embedded"), asr=AsrConfig(kind="text_stream"))
     assert GRPOConfig(**PATHS, asr=AsrConfig(kind="packaged")).judge.kind == "none"
+
+
+def test_weights_are_of_rewards_that_exist():
+    assert AdvantageConfig(weights={"judge": 2.0, "turn_taking": 0.0}).weights["judge"] == 2.0
+    for weights in ({"pause": 2.0}, {"judge": float("nan")}):
+        with pytest.raises(ValueError, match=r"weights is .* names out of .*pause_handling"):
+            AdvantageConfig(weights=weights)
+    config = parse(
+        [
+            *("--checkpoint", "m", "--segments", "s", "--run-dir", "r"),
+            *("--advantage.weights", "pause_handling", "3", "judge", "0.5"),
+        ]
+    )
+    assert config.advantage.weights == {"pause_handling": 3.0, "judge": 0.5}
+    assert GRPOConfig.from_json(config.to_json()) == config
