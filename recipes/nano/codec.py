@@ -54,11 +54,11 @@ class CodecRecipe:
 
     folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DST")]
     """Gets the codec's config and weights and the training state; made if it is not there."""
-    steps: int = 3000
+    steps: int = 4000
     """Updates."""
     unquantized_steps: int = 500
     """Updates before the codebooks are started."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """Of Adam at its highest."""
     batch: int = 4
     """Tracks an update."""
