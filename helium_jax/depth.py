@@ -54,7 +54,7 @@ class DepthBlock(nnx.Module):
         seen = jnp.ones((x.shape[0], 1, len(past)), bool)
         if not sees_text:
             seen = seen.at[:, :, 0].set(False)
-        heads = attend(queries, all_keys, all_values, seen, self.precision.matmul)
+        heads = attend(queries, [(all_keys, all_values)], seen, self.precision.matmul)
         x = replicated(x + attention.merge(heads))
         return replicated(x + self.mlp[weights](self.norm2(x)))
 

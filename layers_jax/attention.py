@@ -3,8 +3,10 @@
 Source: `RingKVCache` in moshi/modules/transformer.py, and in NVIDIA's fork of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
 from typing import Literal
 
 import jax
@@ -65,6 +67,19 @@ class RingCache:
         return RingCache(keys=put(self.keys, keys), values=put(self.values, values))
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NewTokens:
+    """T tokens a row on their way into a ring of C slots."""
+
+    queries: jax.Array  # [B, T, N, R, H]
+    keys: jax.Array  # [B, T, N, H]
+    values: jax.Array  # [B, T, N, H]
+    offset: jax.Array  # [B], position of the first
+    kept: jax.Array  # [B, T or 1], which of them are written
+    seen: jax.Array  # [B, T, C + T], which slots and which of each other they see
+
+
 def ring_positions(
     offset: Int[Array, " B"], length: int, capacity: int, rule: RingRule
 ) -> Int[Array, "B C"]:
@@ -83,6 +98,18 @@ def ring_positions(
     return jnp.where((slots < end) & (positions >= 0), positions, UNWRITTEN)
 
 
+def positions_left(
+    offset: Int[Array, " B"], length: int, capacity: int, rule: RingRule
+) -> Int[Array, "B C"]:
+    """`ring_positions` of the slots that writing `length` tokens leaves alone.
+
+    Returns:
+      Positions, `UNWRITTEN` also for the slots that are written to.
+    """
+    taken = (jnp.arange(capacity) - offset[:, None]) % capacity < length
+    return jnp.where(taken, UNWRITTEN, ring_positions(offset, length, capacity, rule))
+
+
 def visible(
     queries: Int[Array, "B T"], keys: Int[Array, "B C"], context: int | None
 ) -> Bool[Array, "B T C"]:
@@ -94,14 +121,19 @@ def visible(
 
 def attend(
     queries: Float[Array, "B T N R H"],
-    keys: Float[Array, "B N C H"],
-    values: Float[Array, "B N C H"],
+    parts: Sequence[tuple[Float[Array, "B N _ H"], Float[Array, "B N _ H"]]],
     seen: Bool[Array, "B T C"],
     matmul: str,
 ) -> Float[Array, "B T N R H"]:
     """Softmax attention; R query heads share each of the N key heads; softmax in f32.
 
     A row that sees nothing (it is masked, its output unused) stays finite.
+
+    Args:
+      queries: of T tokens.
+      parts: keys and values in pieces, C tokens in all; joined they would be copied.
+      seen: which of the C tokens a query sees.
+      matmul: precision of the products.
     """
     batch, length, heads, repeat, width = queries.shape
 
@@ -112,10 +144,85 @@ def attend(
 
     # The rows M of these products are the R * T queries of a key head.
     rows = queries.transpose(0, 2, 3, 1, 4).reshape(batch, heads, repeat * length, width)
-    scores = on_rows(QUERY_ROWS, product("bnmh,bnch->bnmc"), rows, keys, axis=2)
-    scores = scores.reshape(batch, heads, repeat, length, -1) * width**-0.5
-    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype).reshape(*rows.shape[:3], -1)
-    out = on_rows(QUERY_ROWS, product("bnmc,bnch->bnmh"), weights, values, axis=2)
+
+    def scores_of(keys: jax.Array, seen: jax.Array) -> jax.Array:
+        scores = on_rows(QUERY_ROWS, product("bnmh,bnch->bnmc"), rows, keys, axis=2)
+        scores = scores.reshape(batch, heads, repeat, length, -1) * width**-0.5
+        scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
+        return scores.reshape(batch, heads, repeat * length, -1)
+
+    ends = list(accumulate(keys.shape[2] for keys, _ in parts))
+    masks = jnp.split(seen, ends[:-1], axis=-1)
+    scores = [scores_of(keys, mask) for (keys, _), mask in zip(parts, masks, strict=True)]
+    # One softmax over all parts.
+    highest = reduce(jnp.maximum, (jnp.max(part, axis=-1, keepdims=True) for part in scores))
+    weights = [jnp.exp(part - jax.lax.stop_gradient(highest)) for part in scores]
+    total = sum(jnp.sum(part, axis=-1, keepdims=True) for part in weights)
+    out = sum(
+        on_rows(
+            QUERY_ROWS,
+            product("bnmc,bnch->bnmh"),
+            (part / total).astype(values.dtype),
+            values,
+            axis=2,
+        )
+        for part, (_, values) in zip(weights, parts, strict=True)
+    )
     out = out.reshape(batch, heads, repeat, length, width).transpose(0, 3, 1, 2, 4)
     return out.astype(queries.dtype)
+
+
+def attend_and_write(
+    new: NewTokens, cache: RingCache, *, matmul: str
+) -> tuple[Float[Array, "B T N R H"], RingCache]:
+    """Attention to the ring as it is and to the T new tokens; then these are written to it.
+
+    A ring that is read after it was written is there twice, and XLA for CPUs copies it for that; a
+    TPU writes a ring back from its on-chip memory.
+    """
+    # New ones go through the format of the cache, as they will when they are read from it.
+    keys, values = new.keys.astype(cache.keys.dtype), new.values.astype(cache.values.dtype)
+    compute = new.queries.dtype
+    parts = [
+        (one.astype(compute), other.astype(compute))
+        for one, other in (
+            (cache.keys, cache.values),
+            (keys.swapaxes(1, 2), values.swapaxes(1, 2)),
+        )
+    ]
+    heads = attend(new.queries, parts, new.seen, matmul)
+    keys, values = _after(keys, heads[..., 0, :]), _after(values, heads[..., 0, :])
+    return heads, cache.write(keys, values, new.offset, new.kept)
+
+
+def write_and_attend(
+    new: NewTokens, cache: RingCache, *, matmul: str
+) -> tuple[Float[Array, "B T N R H"], RingCache]:
+    """The same for T <= C in the other order: fewer kernels, which is what counts on a GPU.
+
+    The output of a row whose tokens are not kept differs, and is used by nobody.
+    """
+    cache = cache.write(new.keys, new.values, new.offset, new.kept)
+    # A slot that holds a new token now is seen where that token was.
+    slots = jnp.arange(cache.capacity)
+    age = (slots - new.offset[:, None]) % cache.capacity
+    column = jnp.where(age < new.keys.shape[1], cache.capacity + age, slots)
+    seen = jnp.take_along_axis(new.seen, column[:, None], axis=-1)
+    compute = new.queries.dtype
+    parts = [(cache.keys.astype(compute), cache.values.astype(compute))]
+    return attend(new.queries, parts, seen, matmul), cache
+
+
+def _after(new: Float[Array, "B T N H"], read: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
+    """`new`, not before `read` is there: what is written to a ring, not before it was read.
+
+    XLA updates a buffer in place if nobody needs its old form any more. For a CPU an operand is the
+    only proof of that; barriers are gone by the time it asks.
+    """
+    never = jnp.finfo(read.dtype).max  # attention gives averages of values; none is that large
+    return jax.lax.platform_dependent(
+        new,
+        read,
+        cpu=lambda new, read: jnp.where(read == never, 0, new),
+        default=lambda new, _: new,
+    )

@@ -7,6 +7,7 @@ Source: `StreamingTransformer` in moshi/modules/transformer.py.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -16,11 +17,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from layers_jax.attention import (
     UNWRITTEN,
+    NewTokens,
     RingCache,
     RingRule,
     attend,
+    attend_and_write,
+    positions_left,
     ring_positions,
     visible,
+    write_and_attend,
 )
 from layers_jax.functional import Params, bind, split
 from layers_jax.linear import Linear
@@ -143,22 +148,24 @@ class Block(nnx.Module):
         cache: RingCache | None,
         mask: Bool[Array, " B"] | None,
     ) -> tuple[Float[Array, "B T D"], RingCache | None]:
-        """T tokens from position `offset`; a cache is written to before the tokens attend."""
+        """T tokens from position `offset`, seeing what is in the cache once they are written."""
         config = self.config
-        length = x.shape[1]
-        positions = offset[:, None] + jnp.arange(length)
+        positions = offset[:, None] + jnp.arange(x.shape[1])
         queries, keys, values = self._project(x, positions)
         if cache is None:
-            key_positions = positions
-            seen_keys, seen_values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
-        else:
-            assert mask is not None
-            cache = cache.write(keys, values, offset, mask[:, None])
-            key_positions = ring_positions(offset, length, cache.capacity, config.ring)
-            compute = self.precision.compute
-            seen_keys, seen_values = cache.keys.astype(compute), cache.values.astype(compute)
-        seen = visible(positions, key_positions, config.context)
-        heads = attend(queries, seen_keys, seen_values, seen, self.precision.matmul)
+            seen = visible(positions, positions, config.context)
+            parts = [(keys.swapaxes(1, 2), values.swapaxes(1, 2))]
+            return self._merge(x, attend(queries, parts, seen, self.precision.matmul)), None
+        assert mask is not None
+        left = positions_left(offset, x.shape[1], cache.capacity, config.ring)
+        seen = visible(positions, jnp.concatenate([left, positions], axis=1), config.context)
+        new = NewTokens(queries, keys, values, offset, mask[:, None], seen)
+        heads, cache = jax.lax.platform_dependent(
+            new,
+            cache,
+            cuda=partial(write_and_attend, matmul=self.precision.matmul),
+            default=partial(attend_and_write, matmul=self.precision.matmul),
+        )
         return self._merge(x, heads), cache
 
     def prefill(
@@ -170,30 +177,21 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], RingCache]:
         """T tokens in one pass as T calls with one token each would take them.
 
-        Those calls see what each of them leaves in the ring; here tokens attend to the old ring and
-        to each other, in the window that follows from the ring rule, and are written afterwards.
+        Those calls see what each of them leaves in the ring; the window that this gives follows
+        from the ring rule.
         """
-        config, length = self.config, x.shape[1]
-        positions = offset[:, None] + jnp.arange(length)
+        config = self.config
+        positions = offset[:, None] + jnp.arange(x.shape[1])
         queries, keys, values = self._project(x, positions)
         cached = ring_positions(offset, 0, cache.capacity, "kyutai")
         fresh = jnp.where(valid, positions, UNWRITTEN)
         window = config.context - (config.ring == "personaplex")
         seen = visible(positions, jnp.concatenate([cached, fresh], axis=1), window)
-        compute = self.precision.compute
-
-        def both(old: jax.Array, new: jax.Array) -> jax.Array:
-            # New ones go through the format of the cache, as they do when they are read from it.
-            return jnp.concatenate([old, new.swapaxes(1, 2).astype(old.dtype)], axis=2)
-
-        seen_keys, seen_values = both(cache.keys, keys), both(cache.values, values)
-        heads = attend(
-            queries, seen_keys.astype(compute), seen_values.astype(compute), seen,
-            self.precision.matmul,
-        )  # fmt: skip
-        end = jnp.max(jnp.where(valid, positions, UNWRITTEN), axis=1, keepdims=True)
+        end = jnp.max(fresh, axis=1, keepdims=True)
         kept = valid & (positions > end - cache.capacity)
-        return self._merge(x, heads), cache.write(keys, values, offset, kept)
+        new = NewTokens(queries, keys, values, offset, kept, seen)
+        heads, cache = attend_and_write(new, cache, matmul=self.precision.matmul)
+        return self._merge(x, heads), cache
 
     def _project(
         self, x: jax.Array, positions: jax.Array

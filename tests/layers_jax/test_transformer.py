@@ -1,4 +1,5 @@
 import functools
+import re
 from dataclasses import replace
 
 import jax
@@ -120,6 +121,23 @@ def test_rows_are_separate_and_positions_their_own(made, x):
                 assert same != mask[row]
         offset = offset + mask
     assert len(set(offset.tolist())) > 1 and offset.max() > 1.5 * CONFIG.context
+
+
+@pytest.mark.parametrize("batch, length", [(1, 1), (3, 1), (1, 2)])
+def test_donated_rings_are_updated_where_they_are(made, batch, length):
+    """Not one copy, not even a ring's: at long contexts those were most of what a CPU moved."""
+    config = replace(CONFIG, context=100)
+    module, params = made(config)
+    step = jax.jit(lambda *arguments: bind(module, params).step(*arguments), donate_argnums=1)
+    compiled = step.lower(
+        jnp.zeros((batch, length, 16)), module.init_caches(batch),
+        jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool),
+    ).compile()  # fmt: skip
+    memory, elements = compiled.memory_analysis(), batch * 2 * 100 * 4
+    assert memory.alias_size_in_bytes >= 2 * config.num_layers * elements * 4
+    made_by = re.findall(r"= f32\[([\d,]+)\]\S* ([\w-]+)\(", compiled.as_text())
+    rings = [name for shape, name in made_by if np.prod([*map(int, shape.split(","))]) == elements]
+    assert "parameter" in rings and "copy" not in rings
 
 
 def test_a_reset_row_forgets_a_nan(made, x):
