@@ -157,8 +157,8 @@ def attend(
     # One softmax over all parts.
     highest = reduce(jnp.maximum, (jnp.max(part, axis=-1, keepdims=True) for part in scores))
     weights = [jnp.exp(part - jax.lax.stop_gradient(highest)) for part in scores]
-    total = sum(jnp.sum(part, axis=-1, keepdims=True) for part in weights)
-    out = sum(
+    total = reduce(jnp.add, (jnp.sum(part, axis=-1, keepdims=True) for part in weights))
+    shares = [
         on_rows(
             QUERY_ROWS,
             product("bnmc,bnch->bnmh"),
@@ -167,7 +167,8 @@ def attend(
             axis=2,
         )
         for part, (_, values) in zip(weights, parts, strict=True)
-    )
+    ]
+    out = reduce(jnp.add, shares)
     out = out.reshape(batch, heads, repeat, length, width).transpose(0, 3, 1, 2, 4)
     return out.astype(queries.dtype)
 

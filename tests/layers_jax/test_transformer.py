@@ -133,9 +133,10 @@ def test_donated_rings_are_updated_where_they_are(made, batch, length):
         jnp.zeros((batch, length, 16)), module.init_caches(batch),
         jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool),
     ).compile()  # fmt: skip
-    memory, elements = compiled.memory_analysis(), batch * 2 * 100 * 4
+    text, memory, elements = compiled.as_text(), compiled.memory_analysis(), batch * 2 * 100 * 4
+    assert text is not None and memory is not None
     assert memory.alias_size_in_bytes >= 2 * config.num_layers * elements * 4
-    made_by = re.findall(r"= f32\[([\d,]+)\]\S* ([\w-]+)\(", compiled.as_text())
+    made_by = re.findall(r"= f32\[([\d,]+)\]\S* ([\w-]+)\(", text)
     rings = [name for shape, name in made_by if np.prod([*map(int, shape.split(","))]) == elements]
     assert "parameter" in rings and "copy" not in rings
 
