@@ -165,7 +165,9 @@ def write_untrained(recipe: LanguageModelRecipe, folder: Path) -> None:
             f"{recipe.codec} has {len(weights)} .safetensors file(s), expected one and a "
             f"{CODEC_CONFIG_NAME}; train the codec first: python -m recipes.nano.codec"
         )
-    codec = MimiConfig.from_dict(json.loads(config_path.read_text(encoding="utf-8")))
+    codec = MimiConfig.from_dict(
+        json.loads(config_path.read_text(encoding="utf-8")), num_codebooks=1
+    )
     with atomic_path(folder) as made:
         made.mkdir()
         tokenizer = TextTokenizer(train_tokenizer(made / TOKENIZER_NAME))
