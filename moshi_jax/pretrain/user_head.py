@@ -1,8 +1,8 @@
 """A head that predicts the user's semantic codebook: a teacher, not a part of the model.
 
-Moshi hears the user but is not asked what the user will say; a small model then hardly listens. The
-head makes the temporal transformer hear, and is left out of what is exported. It is one of the
-extra heads that the architecture has anyway.
+Fine-tuning asks Moshi for the agent's tokens only, so nothing asks a model that starts from nothing
+to hear the user. The head does, and is left out of what is exported. It is one of the extra heads
+that the architecture has anyway.
 """
 
 from dataclasses import replace

@@ -57,7 +57,6 @@ def stages(chain: Chain) -> list[Stage]:
     return [
         Stage("codec", "codec", (str(codec), "--seed", seed)),
         Stage("decoder", "decoder", (str(codec), str(chain.folder / "decoder"), "--seed", seed)),
-        Stage("quality", "quality", (str(chain.folder / "decoder"),)),
         Stage("lm", "language_model", (str(chain.folder / "decoder"), str(lm), "--seed", seed)),
         Stage("answers", "answers", (str(checkpoint),)),
         Stage("grpo", "seeds", (str(chain.folder / "grpo"), "--seeds", seed, *grpo)),

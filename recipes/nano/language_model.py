@@ -66,7 +66,7 @@ class LanguageModelRecipe:
     cut_frames: int = 256
     """Frames of a cut: 20 s, as long as a rollout of GRPO."""
     user_weight: float = 1.0
-    """Weight of predicting the user: without it a small model hardly listens."""
+    """Weight of predicting the user."""
     seed: int = 0
     """Of parameters, conversations and cuts."""
     optimizer: OptimizerConfig = field(
