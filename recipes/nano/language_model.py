@@ -53,13 +53,13 @@ class LanguageModelRecipe:
     """Gets start/ (the untrained checkpoint), conversations/, tokens/, run/export/ (the result)."""
     bank: Path | None = None
     """Recordings of the repertoire; the embedded ones by default."""
-    conversations: int = 400
+    conversations: int = 500
     """Composed conversations of 30 s to learn from."""
     eval_conversations: int = 16
     """Conversations of held-out lines, to look at."""
     codebooks: int | None = None
     """Codebooks of each speaker; all that the codec has if none."""
-    steps: int = 1200
+    steps: int = 500
     """Updates."""
     batch: int = 8
     """Cuts an update."""
