@@ -1,9 +1,9 @@
 """Whether a described pod holds a GRPO run, and what an epoch costs there at best.
 
-Compiles the update, the rollout and the copy of the weights between them for devices that are not
-here (`bench.topology`), and asks the compiler what they need. Times are bounds: bytes over the
-datasheet's bandwidth, operations over its peak, collective bytes over its links; no device takes
-less, and none was there to take more.
+Compiles the programs of an epoch for devices that are not here (`bench.topology`) and asks the
+compiler what they need; where there is no compiler, sums it up (`bench.plan_accounting`). Times are
+bounds: bytes over the datasheet's bandwidth, operations over its peak, what is sent over all links;
+no device takes less, and none was there to take more.
 """
 
 import json
@@ -17,27 +17,34 @@ from typing import Any, Literal
 import jax
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from bench.machine import describe_machine
-from bench.plan_programs import Plan, lowerings, make_plan, resident_bytes, update_flops
+from bench.plan_accounting import account
+from bench.plan_advice import advice
+from bench.plan_programs import Plan, beside, flops, lowerings, make_plan, resident_bytes
+from bench.plan_table import table
 from bench.presets import preset
-from bench.topology import Topology, describe
+from bench.topology import Device, Topology, describe, only_figures
 from bench.traffic import count
 from layers_jax import atomic_path
 
 __all__ = ["PlanOptions", "main", "plan_row"]
 
-GB = 10**9
-Program = Literal["update", "rollout", "sync"]
+Program = Literal["update", "logprobs", "sync", "rollout"]
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """Plan a run: does it fit a pod, and what does an epoch cost there at best."""
 
-    topology: tuple[str, ...] = ("v5e:4x8",)
-    """Pods by name, `v5e:4x8`, `v6e:2x4`, `v5p:2x2x2`, ..., or GPUs, `h100:8`."""
+    topology: tuple[str, ...] = ()
+    """Pods to compile for: `v5e:4x8`, `v6e:2x4`, `v5p:2x2x2`, ..., or GPUs, `h100:8`; v5e:4x8 if
+    nothing is named here or by --device."""
+    device: tuple[str, ...] = ()
+    """Devices to plan for by arithmetic alone: `gpu:h100`, `tpu:v6e`, ..."""
+    devices: int = 8
+    """How many of each --device."""
     preset: str = "moshi-7b"
     """The model, by a name of `bench.presets`."""
     mapping: Literal["auto", "pmap", "shard_map"] = "auto"
@@ -52,7 +59,7 @@ class PlanOptions:
     """Frames of a rollout."""
     num_generations: int = 16
     """Rollouts per group, and updates per epoch."""
-    programs: tuple[Program, ...] = ("update", "sync", "rollout")
+    programs: tuple[Program, ...] = ("update", "logprobs", "sync", "rollout")
     """Programs to compile; what is left out is not planned."""
     json: Path | None = None
     """Write the figures here too."""
@@ -64,6 +71,25 @@ class PlanOptions:
             return self.mapping
         return "shard_map" if self.lora is None else "pmap"
 
+    def topologies(self) -> list[Topology]:
+        """Where to plan for."""
+        named = self.topology or (() if self.device else ("v5e:4x8",))
+        figures = [only_figures(name, self.devices) for name in self.device]
+        return [*map(describe, named), *figures]
+
+    def plan(self, topology: Topology) -> Plan:
+        """The run on one pod."""
+        return make_plan(
+            topology,
+            preset(self.preset).lm,
+            mapping=self.chosen_mapping,
+            lora=self.lora,
+            moments=self.moments,
+            frames=self.frames,
+            rollout_frames=self.rollout_frames,
+            num_generations=self.num_generations,
+        )
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
@@ -72,11 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if every pod holds the run, 1 if one does not.
     """
     options = tyro.cli(PlanOptions, args=argv, prog="moshi-jax bench plan")
-    rows = [plan_row(options, describe(name)) for name in options.topology]
     console = Console()
-    for row in rows:
-        console.print(_table(row))
-        console.print(row["advice"])
+    rows = []
+    for topology in options.topologies():
+        row = plan_row(options, topology)
+        rows.append(row)
+        console.print(table(row))
+        console.print(row["advice"], highlight=False)
     if options.json is not None:
         report = {"machine": describe_machine("libtpu"), "rows": rows}
         with atomic_path(options.json) as temporary:
@@ -86,26 +114,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def plan_row(options: PlanOptions, topology: Topology) -> dict[str, Any]:
     """Everything about one pod, as JSON."""
-    plan = make_plan(
-        topology,
-        preset(options.preset).lm,
-        mapping=options.chosen_mapping,
-        lora=options.lora,
-        moments=options.moments,
-        frames=options.frames,
-        rollout_frames=options.rollout_frames,
-        num_generations=options.num_generations,
-    )
-    trace = lowerings(plan)
-    programs: dict[str, dict[str, Any]] = {
-        name: _compiled(topology, plan, name, trace[name]) for name in options.programs
-    }
+    plan = options.plan(topology)
     resident = resident_bytes(plan)
-    # While rollouts are made, the train state waits beside them; an update does without their copy.
-    beside = resident["master"] + resident["moments"] + resident["reference"]
+    programs: dict[str, dict[str, Any]]
+    if topology.platform == "figures":
+        accounted = account(plan, resident)
+        programs = {name: accounted[name] for name in options.programs}
+    else:
+        trace = lowerings(plan)
+        programs = {name: _compiled(topology, plan, name, trace[name]) for name in options.programs}
+    idle = beside(plan, resident)
+    memory = topology.device.memory
     for name, program in programs.items():
-        program["peak_bytes"] = program["bytes"] + (beside if name == "rollout" else 0)
-        program["fits"] = program["compiled"] and program["peak_bytes"] <= topology.device.memory
+        program["peak_bytes"] = program["bytes"] + idle[name]
+        program["fits"] = program["peak_bytes"] <= memory
+        if program["how"] != "refused":
+            program["bound_ms"] = _bound_ms(topology.device, program)
     peak = max(program["peak_bytes"] for program in programs.values())
     row = {
         "topology": topology.name,
@@ -115,15 +139,17 @@ def plan_row(options: PlanOptions, topology: Topology) -> dict[str, Any]:
         "moments": options.moments,
         "devices": plan.mesh.size,
         "frames": options.frames,
-        "memory_bytes": topology.device.memory,
+        "rollout_frames": options.rollout_frames,
+        "num_generations": options.num_generations,
+        "memory_bytes": memory,
         "resident_bytes": resident,
         "programs": programs,
         "peak_bytes": peak,
-        "margin_bytes": topology.device.memory - peak,
+        "margin_bytes": memory - peak,
         "fits": all(program["fits"] for program in programs.values()),
         "epoch_bound_s": _epoch_bound_s(plan, programs),
     }
-    return {**row, "advice": _advice(row)}
+    return {**row, "advice": advice(options, topology, row)}
 
 
 def _compiled(topology: Topology, plan: Plan, name: str, trace: Any) -> dict[str, Any]:
@@ -136,21 +162,15 @@ def _compiled(topology: Topology, plan: Plan, name: str, trace: Any) -> dict[str
         needed = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
             raise
-        used = int(float(needed[1]) * {"K": 2**10, "M": 2**20, "G": 2**30}[needed[2]])
-        return {"compiled": False, "bytes": used, "compile_s": time.perf_counter() - started}
+        used = int(float(needed[1]) * UNITS[needed[2]])
+        return {"how": "refused", "bytes": used, "compile_s": time.perf_counter() - started}
     memory = compiled.memory_analysis()
-    traffic = count(compiled.as_text())
-    device = topology.device
+    # A rollout's loop ends with its group: here, with the last frame.
+    traffic = count(compiled.as_text(), trips=plan.rollout_frames + plan.lm.config.max_delay)
     arguments = memory.argument_size_in_bytes
     fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    flops = update_flops(plan) if name == "update" else 0.0
-    bounds = {
-        "hbm": traffic.total / device.bandwidth,
-        "links": traffic.sent() / device.link,
-        "flops": flops / device.bf16,
-    }
     return {
-        "compiled": True,
+        "how": "compiled",
         "bytes": arguments + fresh + memory.temp_size_in_bytes,
         "argument_bytes": arguments,
         "temporary_bytes": memory.temp_size_in_bytes,
@@ -158,62 +178,22 @@ def _compiled(topology: Topology, plan: Plan, name: str, trace: Any) -> dict[str
         "collective_bytes": traffic.payload(),
         "sent_bytes": traffic.sent(),
         "collectives": dict(traffic.collectives()),
-        "flops": flops,
-        "bound_ms": {part: 1e3 * seconds for part, seconds in bounds.items()},
+        "flops": flops(plan)[name],
         "compile_s": time.perf_counter() - started,
     }
 
 
+def _bound_ms(device: Device, program: dict[str, Any]) -> dict[str, float]:
+    return {
+        "hbm": 1e3 * program["hbm_bytes"] / device.bandwidth,
+        "links": 1e3 * program["sent_bytes"] / device.link,
+        "flops": 1e3 * program["flops"] / device.bf16,
+    }
+
+
 def _epoch_bound_s(plan: Plan, programs: dict[str, dict[str, Any]]) -> float | None:
-    """Rollouts, one copy of the weights and G updates, each at its tightest bound."""
-    times = {"update": plan.config.num_generations, "sync": 1, "rollout": 1}
-    if set(programs) != set(times) or not all(p["compiled"] for p in programs.values()):
+    """One group a device, its old log-probs, one copy of the weights, G updates."""
+    times = {"update": plan.config.num_generations, "logprobs": 1, "sync": 1, "rollout": 1}
+    if set(programs) != set(times) or any("bound_ms" not in p for p in programs.values()):
         return None
     return sum(times[n] * max(p["bound_ms"].values()) / 1e3 for n, p in programs.items())
-
-
-def _advice(row: dict[str, Any]) -> str:
-    """What to change where a run does not fit."""
-    if row["fits"]:
-        return f"fits, {row['margin_bytes'] / GB:.1f} GB to spare on each device"
-    options = []
-    failing = [name for name, program in row["programs"].items() if not program["fits"]]
-    if row["moments"] == "float32":
-        saved = row["resident_bytes"]["moments"] / 2 / GB
-        options.append(f"--moments bfloat16 ({saved:.1f} GB less)")
-    if row["mapping"] == "shard_map":
-        state = sum(row["resident_bytes"][part] for part in ("master", "moments", "reference"))
-        options.append(f"twice the devices ({state / 2 / GB:.1f} GB less)")
-    else:
-        options.append("--mapping shard_map")
-    if row["lora"] is None:
-        options.append("--lora 64")
-    options.append("fewer --frames" if "update" in failing else "fewer --rollout-frames")
-    return (
-        f"does not fit ({', '.join(failing)}: {-row['margin_bytes'] / GB:.1f} GB too much); "
-        f"what helps: {', '.join(options)}"
-    )
-
-
-def _table(row: dict[str, Any]) -> Table:
-    title = f"{row['preset']} on {row['topology']}, {row['mapping']}, T = {row['frames']}"
-    if row["lora"] is not None:
-        title += f", LoRA {row['lora']}"
-    table = Table("per device", "GB", "", title=title)
-    for part, size in row["resident_bytes"].items():
-        table.add_row(part, f"{size / GB:.2f}", "resident")
-    for name, program in row["programs"].items():
-        if not program["compiled"]:
-            table.add_row(name, f"{program['bytes'] / GB:.2f}", "refused by the compiler")
-            continue
-        temporary = f"of which {program['temporary_bytes'] / GB:.2f} temporary"
-        table.add_row(f"{name}: peak", f"{program['peak_bytes'] / GB:.2f}", temporary)
-        table.add_row(f"{name}: HBM moved", f"{program['hbm_bytes'] / GB:.2f}", "")
-        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(program["collectives"].items()))
-        table.add_row(f"{name}: collectives", f"{program['collective_bytes'] / GB:.2f}", kinds)
-        bound = max(program["bound_ms"], key=program["bound_ms"].__getitem__)
-        table.add_row(f"{name}: bound", f"{program['bound_ms'][bound]:.1f} ms", f"by {bound}")
-    if row["epoch_bound_s"] is not None:
-        table.add_row("epoch: bound", f"{row['epoch_bound_s']:.1f} s", "")
-    table.add_row("memory", f"{row['memory_bytes'] / GB:.2f}", "usable")
-    return table

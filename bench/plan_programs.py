@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Plan:
     frames: int
     rollout_frames: int
 
-    @property
+    @cached_property
     def training_lm(self) -> Moshi:
         """Layers stacked."""
         return training_form(self.lm)
@@ -68,19 +69,14 @@ def make_plan(
 
     The mesh has the axes of the torus that the topology's name says.
     """
-    torus = tuple(int(n) for n in topology.name.partition(":")[2].split("x"))
-    shape = tuple(n for n in torus if n > 1) or (1,)
-    if math.prod(shape) != len(topology.devices):  # a chip of two devices
-        shape = (*shape[:-1], shape[-1] * len(topology.devices) // math.prod(shape))
-    shape = shape if mapping == "shard_map" else None
-    mesh = mesh_of(list(topology.devices), mapping=mapping, shape=shape)  # type: ignore[bad-argument-type]
+    mesh = _mesh(topology, mapping)
     nowhere = Path("described")
     config = GRPOConfig(
         checkpoint=nowhere,
         segments=nowhere,
         run_dir=nowhere,
         mapping=mapping,  # type: ignore[bad-argument-type]
-        mesh_shape=shape,
+        mesh_shape=mesh.shape if mapping == "shard_map" else None,
         num_generations=num_generations,
         lora=LoraTraining(rank=lora),
         optimizer=OptimizerConfig(moments=moments),  # type: ignore[bad-argument-type]
@@ -89,9 +85,22 @@ def make_plan(
     return Plan(config, mesh, with_adapters(base, config.lora), frames, rollout_frames)
 
 
+def _mesh(topology: Topology, mapping: str) -> Mesh:
+    count = len(topology.devices)
+    if topology.platform == "figures":
+        # Only counted: any device stands for each of them.
+        return Mesh((jax.devices()[0],) * count, (count,), mapping)  # type: ignore[bad-argument-type]
+    torus = tuple(int(n) for n in topology.name.partition(":")[2].split("x"))
+    shape = tuple(n for n in torus if n > 1) or (1,)
+    if math.prod(shape) != count:  # a chip of two devices
+        shape = (*shape[:-1], shape[-1] * count // math.prod(shape))
+    divided = shape if mapping == "shard_map" else None
+    return mesh_of(list(topology.devices), mapping=mapping, shape=divided)  # type: ignore[bad-argument-type]
+
+
 def lowerings(plan: Plan) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """Each program of an epoch by name, traced for the pod when called."""
-    mimi = abstract(lambda: Mimi(mimi_24khz(), rngs=nnx.Rngs(0)))
+    mimi = codec()
     programs: Any = make_programs(plan.config, plan.mesh, plan.lm, mimi)
     trainable, frozen = partition(split(plan.training_lm)[1], wanted_of(plan.config))
     optimizer, _ = make_optimizer(plan.config.optimizer, plan.config.total_updates)
@@ -111,8 +120,11 @@ def lowerings(plan: Plan) -> dict[str, Callable[[], jax.stages.Lowered]]:
         Shape((devices,), jnp.int32),
         Shape((devices, plan.config.num_generations), jnp.int32),
     )
+    said = Shape((devices, plan.config.num_generations, streams, length), jnp.int32)
+    constants = Constants(frozen, reference)
     return {
-        "update": lambda: programs.update.lower(state, Constants(frozen, reference), batch),
+        "update": lambda: programs.update.lower(state, constants, batch),
+        "logprobs": lambda: programs.logprobs.lower(state, frozen, said),
         "sync": lambda: programs.sync.lower(state, frozen),
         "rollout": lambda: programs.rollout.lower(split(plan.lm)[1], split(mimi)[1], *spoken),
     }
@@ -122,8 +134,7 @@ def resident_bytes(plan: Plan) -> dict[str, int]:
     """Bytes of each part on one device, apart from what programs need while they run."""
     mesh = plan.mesh
     parts = make_parts(plan.config, plan.training_lm, mesh)
-    shapes = split(plan.training_lm)[1]
-    trainable, frozen = partition(shapes, wanted_of(plan.config))
+    trainable, frozen = partition(split(plan.training_lm)[1], wanted_of(plan.config))
     optimizer, _ = make_optimizer(plan.config.optimizer, plan.config.total_updates)
     state = jax.eval_shape(lambda tree: init_train_state(tree, optimizer), trainable)
     specs = state_specs(parts.trained, parts.shapes, optimizer)
@@ -140,13 +151,47 @@ def resident_bytes(plan: Plan) -> dict[str, int]:
     slots = min(config.context, plan.rollout_frames + config.max_delay)
     width = config.temporal.num_kv_heads * config.temporal.head_dim
     keys = 2 * 2 * config.num_layers * width * slots * plan.config.num_generations
+    decoding, rest = partition(split(plan.lm)[1])
     return {
         "master": weigh(state.trainable, specs.trainable),
         "moments": weigh(state.opt_state, specs.opt_state),
         "reference": weigh(trainable, parts.trained.specs) if full else weigh(read, read_specs),
-        "decoding weights": tree_bytes(split(plan.lm)[1]),
+        "depth": tree_bytes(rest),
+        "codec": tree_bytes(split(codec())[1]),
+        "decoding weights": tree_bytes(decoding),
         "keys and values": keys,
+        "activations": 2 * config.num_layers * plan.frames * config.dim,
     }
+
+
+def arguments(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Which of the resident parts each program takes."""
+    full = plan.config.lora.rank is None
+    # Adapters are trained beside their base, which every forward reads.
+    forward = ("master",) if full else ("master", "reference")
+    return {
+        "update": ("master", "moments", "reference"),
+        "logprobs": forward,
+        "sync": forward,
+        "rollout": ("depth", "codec", "decoding weights"),
+    }
+
+
+def beside(plan: Plan, resident: dict[str, int]) -> dict[str, int]:
+    """Bytes that lie on a device while a program runs, and are none of its arguments.
+
+    The decoding weights are dropped after the rollouts; everything else stays.
+    """
+    stays = ("master", "moments", "reference", "depth", "codec")
+    return {
+        program: sum(resident[part] for part in stays if part not in taken)
+        for program, taken in arguments(plan).items()
+    }
+
+
+def codec() -> Mimi:
+    """The codec of the rollouts, as shapes."""
+    return abstract(lambda: Mimi(mimi_24khz(), rngs=nnx.Rngs(0)))
 
 
 def tree_bytes(tree: Params) -> int:
@@ -154,16 +199,26 @@ def tree_bytes(tree: Params) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def update_flops(plan: Plan) -> float:
-    """Floating-point operations of one update on one device, a rollout each."""
-    shapes = split(plan.training_lm)[1]
-    matrices = [
-        leaf
-        for name in ("temporal", "text_head")
-        for leaf in jax.tree.leaves(shapes[name])
-        if leaf.ndim > 1 and leaf.shape[-1] > 1
-    ]
-    weights = sum(leaf.size for leaf in matrices)
+def flops(plan: Plan) -> dict[str, float]:
+    """Floating-point operations of each program on one device; products of matrices alone."""
     config = plan.lm.config
-    attention = 2 * config.num_layers * config.dim * plan.frames  # scores and values, causal
-    return 2.0 * MATRIX_PASSES * plan.frames * (weights + attention)
+    shapes = split(plan.training_lm)[1]
+    weights = sum(map(_matrices, (shapes["temporal"], shapes["text_head"])))
+    # Scores and values of every frame with every frame: what is masked is computed, too.
+    attention = 2 * config.num_layers * config.dim * plan.frames
+    forward = 2.0 * plan.frames * (weights + attention)
+    generations = plan.config.num_generations
+    ring = 2 * config.num_layers * config.dim * min(config.context, plan.rollout_frames)
+    step = 2.0 * (weights + _matrices(shapes["depth"]) + ring)
+    return {
+        "update": MATRIX_PASSES * forward,
+        "logprobs": generations * forward,
+        "sync": 0.0,
+        "rollout": plan.rollout_frames * generations * step,
+    }
+
+
+def _matrices(tree: Any) -> int:
+    """Values in matrices that something is multiplied with."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return sum(leaf.size for path, leaf in leaves if leaf.ndim > 1 and "table" not in str(path))

@@ -19,7 +19,7 @@ from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
-__all__ = ["DEVICES", "NAMES", "Device", "Topology", "describe"]
+__all__ = ["DEVICES", "NAMES", "Device", "Topology", "describe", "only_figures"]
 
 GIB = 2**30
 GB = 10**9
@@ -100,7 +100,7 @@ class Topology:
     """Devices to compile for, without having them."""
 
     name: str
-    platform: str  # "tpu" or "cuda"
+    platform: str  # "tpu" or "cuda"; "figures" for devices nothing is compiled for
     device: Device
     devices: Sequence[Any]  # JAX device descriptions
 
@@ -175,6 +175,20 @@ def describe(name: str) -> Topology:
             f"{name} is no slice the compiler knows, expected one of {', '.join(NAMES)}: {error}"
         ) from error
     return Topology(name, platform, DEVICES[kind], found.devices)
+
+
+def only_figures(name: str, devices: int) -> Topology:
+    """So many of the devices called `name` (`gpu:h100`, `tpu:v6e`), of which only figures are used.
+
+    Raises:
+      ValueError: there is no such kind of device.
+    """
+    known = {f"{'gpu' if kind == 'h100' else 'tpu'}:{kind}": kind for kind in DEVICES}
+    if name not in known or devices < 1:
+        raise ValueError(
+            f"got {devices} devices of kind {name!r}, expected at least 1 of {', '.join(known)}"
+        )
+    return Topology(f"{name} x {devices}", "figures", DEVICES[known[name]], (None,) * devices)
 
 
 def _installed(module: str) -> bool:

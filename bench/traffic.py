@@ -115,14 +115,18 @@ class Traffic:
         return [operation for operation in self.operations if operation.host]
 
 
-def count(text: str) -> Traffic:
+def count(text: str, *, trips: int | None = None) -> Traffic:
     """Counts the text of a compiled program (`compiled.as_text()`).
+
+    Args:
+      text: the program.
+      trips: how often loops run whose end is a value of the program; none may be if None.
 
     Raises:
       ValueError: the text is not an optimised program, or a loop's trip count is not known.
     """
     program = parse(text)
-    walk = _Walk(program)
+    walk = _Walk(program, trips)
     labels = [parameter.source for parameter in program.entry.parameters]
     walk.run(program.entry, labels, 1)
     dtypes = {
@@ -138,8 +142,8 @@ def count(text: str) -> Traffic:
 class _Walk:
     """Follows the program in the order it runs, with the origin of every value."""
 
-    def __init__(self, program: Program):
-        self.program = program
+    def __init__(self, program: Program, trips: int | None):
+        self.program, self.trips = program, trips
         self.operations: list[Operation] = []
 
     def run(self, computation: Computation, arguments: Iterable[Origin], times: int) -> Origin:
@@ -160,7 +164,7 @@ class _Walk:
         opcode = instruction.opcode
         computations = self.program.computations
         if opcode == "while":
-            trips = _trip_count(instruction, computations)
+            trips = _trip_count(instruction, computations, self.trips)
             self.run(computations[instruction.called["condition"]], given, 0)
             return self.run(computations[instruction.called["body"]], given, times * trips)
         if opcode == "call" or (opcode == "async-start" and "calls" in instruction.called):
@@ -254,7 +258,9 @@ def _leaves(shape: Shape, origin: Origin) -> list[tuple[Array, str | None]]:
     return [leaf for part in zip(shape, parts, strict=True) for leaf in _leaves(*part)]
 
 
-def _trip_count(instruction: Instruction, computations: dict[str, Computation]) -> int:
+def _trip_count(
+    instruction: Instruction, computations: dict[str, Computation], otherwise: int | None
+) -> int:
     known = instruction.attribute(_TRIPS)
     if known is not None:
         return int(known)
@@ -265,4 +271,6 @@ def _trip_count(instruction: Instruction, computations: dict[str, Computation]) 
         operand = condition.instructions[name]
         if operand.opcode == "constant" and "direction=LT" in root.attributes:
             return int(operand.argument)
+    if otherwise is not None:
+        return otherwise
     raise ValueError(f"loop {instruction.name} has no known trip count, so its bytes are unknown")
