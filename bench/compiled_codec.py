@@ -1,6 +1,7 @@
 """One frame of the codec compiled for a device that is not here, and what its text says."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def compile_codec(config: MimiConfig, topology_name: str, batch: int = 1) -> Cod
     whole = NamedSharding(topology.mesh(one=1), PartitionSpec())
     mimi = abstract(lambda: Mimi(config, rngs=nnx.Rngs(0)))
 
-    def place(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
 
     state = jax.tree.map(place, jax.eval_shape(lambda: mimi.init_state(batch)))
