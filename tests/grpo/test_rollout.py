@@ -113,7 +113,8 @@ def test_codes_are_those_of_the_codec_at_the_same_frame(trajectory, small, user_
     pcm, codes = jnp.asarray(user_pcm), jnp.asarray(trajectory.agent_codes)
     heard, spoken = codec(small.mimi_params, pcm, codes)
     np.testing.assert_array_equal(trajectory.user_codes, heard)
-    np.testing.assert_allclose(trajectory.pcm, spoken, atol=1e-6)
+    # Two programs, amplitudes up to 13 here: a few roundings of float32 apart.
+    np.testing.assert_allclose(trajectory.pcm, spoken, atol=1e-5)
 
 
 def test_equal_to_calling_the_step_by_hand(trajectory, small):
