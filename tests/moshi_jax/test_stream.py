@@ -112,8 +112,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capfd, speech, kind)
 
 def test_the_embedded_checkpoint_answers_and_keeps_silent(tmp_path, capfd):
     (asked, *_) = read_bank().variants("user", "hello", "fall")
-    silence = np.zeros(24_000 * 5, np.float32)
-    source = write(tmp_path / "in.wav", np.concatenate([asked.pcm, silence])[None], 24_000)
+    pcm = np.zeros((1, 24_000 * 6), np.float32)
+    pcm[0, : asked.pcm.size] = asked.pcm
+    source = write(tmp_path / "in.wav", pcm, 24_000)
     assert main([str(source), str(tmp_path / "out.wav"), "--seed", "3"]) == 0
     assert embedded_checkpoint().name == "nano"
     loud = np.abs(soundfile.read(tmp_path / "out.wav")[0]).reshape(-1, 1920).max(axis=1)
