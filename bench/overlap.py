@@ -33,7 +33,7 @@ __all__ = ["OverlapOptions", "main"]
 class OverlapOptions:
     """Time epochs with a judge that answers at once and with one that takes its time."""
 
-    checkpoint: Path = field(default_factory=lambda: Path("moshi_jax/tiny"))
+    checkpoint: Path = field(default_factory=lambda: Path("moshi_jax/nano"))
     """Checkpoint folder."""
     recording: Path = field(default_factory=lambda: Path("moshi_jax/sample"))
     """Two-channel conversations to cut segments from."""

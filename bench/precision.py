@@ -38,7 +38,7 @@ class Options:
     most probable token is the same.
     """
 
-    checkpoint: Path = Path(str(files("moshi_jax"))) / "tiny"
+    checkpoint: Path = Path(str(files("moshi_jax.nano")))
     """Checkpoint folder; the embedded one by default."""
     recording: Path = Path(str(files("moshi_jax"))) / "sample" / "conversation.flac"
     """Two-channel recording, the user on the right; the sample conversation by default."""

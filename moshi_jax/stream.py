@@ -35,7 +35,7 @@ class StreamOptions:
     """The users' audio (any format, sample rate and channel count that libsndfile reads), and where
     the agent's goes: a file (.wav or .flac), a folder for several inputs."""
     checkpoint: Path | None = None
-    """Checkpoint folder; the embedded tiny one by default."""
+    """Checkpoint folder; the embedded one by default."""
     arch: Path | None = None
     """JSON file with the shapes of a model that its folder does not describe."""
     channel: int | None = None
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def embedded_checkpoint() -> Path:
     """The checkpoint folder inside the package."""
-    return Path(str(files("moshi_jax"))) / "tiny"
+    return Path(str(files("moshi_jax.nano")))
 
 
 def _targets(options: StreamOptions) -> list[Path]:

@@ -41,7 +41,7 @@ class Common:
     """What all verbs take."""
 
     checkpoint: Path | None = None
-    """Checkpoint folder; the embedded tiny one by default."""
+    """Checkpoint folder; the embedded one by default."""
     batch: int = 4
     """Channels that run side by side; on a CPU they share each read of the weights."""
     overwrite: bool = False
@@ -60,8 +60,8 @@ class Encode(Common):
     """Audio of any rate that libsndfile reads, or a folder."""
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """A .npz or .safetensors file, or a folder."""
-    codebooks: int = 8
-    """Codebooks a frame."""
+    codebooks: int | None = None
+    """Codebooks a frame; as many as the checkpoint's language model has by default."""
     channel: int | None = None
     """Only this channel, from 0; all by default."""
     format: Literal["npz", "safetensors"] = "safetensors"
@@ -95,9 +95,9 @@ class Roundtrip:
     target: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")] = None
     """Where to write what is heard with the most codebooks (.wav or .flac)."""
     checkpoint: Path | None = None
-    """Checkpoint folder; the embedded tiny one by default."""
-    codebooks: tuple[int, ...] = (1, 8)
-    """Numbers of codebooks to try."""
+    """Checkpoint folder; the embedded one by default."""
+    codebooks: tuple[int, ...] | None = None
+    """Numbers of codebooks to try; by default one, and as many as the language model has."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -265,8 +265,8 @@ def _run(
 def _roundtrip(options: Roundtrip) -> int:
     if options.target is not None:
         check_target(options.target)
-    most = max(options.codebooks)
-    mimi, params = _load(options.checkpoint, most)
+    mimi, params = _load(options.checkpoint, max(options.codebooks) if options.codebooks else None)
+    counts = sorted(options.codebooks or {1, mimi.config.num_codebooks})
     rate = mimi.config.sample_rate
     source = options.source or conversation_path()
     pcm = read_audio(source, sample_rate=rate)[0]
@@ -274,7 +274,7 @@ def _roundtrip(options: Roundtrip) -> int:
     codes = np.concatenate([block for (block,) in codec.encode([[pcm]])], axis=1)
     print(f"{source.name}, channel 0: {len(pcm) / rate:.2f} s, {codes.shape[1]} frames")
     heard = pcm
-    for count in sorted(options.codebooks):
+    for count in counts:
         blocks = [block for (block,) in codec.decode([[codes[:count]]])]
         heard = np.concatenate(blocks)[: len(pcm)]
         bits = count * np.log2(mimi.config.quantizer.bins) * mimi.config.frame_rate

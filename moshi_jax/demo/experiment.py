@@ -61,7 +61,7 @@ class Recipe:
     """
 
     seed: int = 0
-    epochs: int = 24
+    epochs: int = 30
     groups_per_epoch: int = 16
     num_generations: int = 8
     learning_rate: float = 3e-4
@@ -69,7 +69,7 @@ class Recipe:
     beta: float = 0.05
     estimator: Literal["gdpo", "grpo", "drgrpo", "rloo"] = "drgrpo"
     weights: dict[str, float] = field(
-        default_factory=lambda: {"pause_handling": 3.0, "backchanneling": 2.0}
+        default_factory=lambda: {"pause_handling": 8.0, "backchanneling": 2.0}
     )
     drop_axis: tuple[str, ...] = ()
     no_judge: bool = False

@@ -23,6 +23,7 @@ from layers_jax import atomic_path
 from layers_jax.command import run_command
 from recipes.nano.ablations import ABLATIONS
 from recipes.nano.runs import RESULTS
+from recipes.nano.seeds import SeedOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "nano.md"
 BEGIN, END = "<!-- figures: python -m recipes.nano.tables -->", "<!-- end of figures -->"
@@ -73,7 +74,8 @@ def render(results: Path) -> str:
     parts = [_seeds(seeds), _changes({**seeds, **ablations})]
     if ablations:
         parts.append(_claims(runs))
-    if missing := [name for name in ABLATIONS if name not in runs]:
+    expected = [*(f"seed-{seed}" for seed in SeedOptions.seeds), *ABLATIONS]
+    if missing := [name for name in expected if name not in runs]:
         parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)
 

@@ -49,9 +49,9 @@ def test_a_folder_is_encoded_but_for_what_is_no_audio(folder, encoded):
     made = {p.relative_to(folder / "codes").as_posix() for p in folder.glob("codes/**/*.*")}
     assert made == {"two.safetensors", "sub/one.safetensors"}
     codes, header = read_codes(folder / "codes" / "two.safetensors")
-    assert codes.shape == (2, 8, 7) and header.num_samples == 12_000
+    assert codes.shape == (2, 4, 7) and header.num_samples == 12_000
     codes, header = read_codes(folder / "codes" / "sub" / "one.safetensors")
-    assert codes.shape == (1, 8, 4) and header.num_samples == 7_200
+    assert codes.shape == (1, 4, 4) and header.num_samples == 7_200
 
 
 def test_the_codes_are_those_of_each_channel_alone(folder, encoded):
@@ -72,7 +72,7 @@ def test_a_second_run_makes_nothing_and_another_setting_is_refused(folder, encod
     assert captured.out == "0 made, 2 there already, 1 failed\n"
     assert "failed: " in captured.err and "broken.wav" in captured.err
     assert {p: p.stat().st_mtime_ns for p in folder.glob("codes/**/*.safetensors")} == before
-    assert main([*arguments, "--codebooks", "4"]) == 1
+    assert main([*arguments, "--codebooks", "2"]) == 1
     assert "holds codes of other audio or settings" in capsys.readouterr().err
 
 
@@ -100,10 +100,10 @@ def test_a_single_file_that_cannot_be_used_is_one_error(folder):
 
 def test_a_roundtrip_says_how_far_it_is(folder, capsys):
     source, target = folder / "in" / "sub" / "one.flac", folder / "heard.wav"
-    assert main(["roundtrip", str(source), str(target), "--codebooks", "8"]) == 0
+    assert main(["roundtrip", str(source), str(target), "--codebooks", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "one.flac, channel 0: 0.30 s, 4 frames"
-    assert lines[1].startswith("  8 codebooks, 0.80 kbit/s: SNR ")
+    assert lines[1].startswith("  4 codebooks, 0.40 kbit/s: SNR ")
     assert "log spectral distance " in lines[1]
     assert len(soundfile.read(target)[0]) == 7_200
 

@@ -7,6 +7,7 @@ import soxr
 
 from layers_jax.command import run_command
 from mimi_jax import read_audio
+from moshi_jax.nano.bank import read_bank
 from moshi_jax.sample import conversation_path
 from moshi_jax.stream import embedded_checkpoint, main
 
@@ -109,10 +110,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capfd, speech, kind)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_the_embedded_checkpoint_speaks_up_and_keeps_silent(tmp_path, capfd, speech):
-    source = write(tmp_path / "in.wav", speech[1:], 24_000)
+def test_the_embedded_checkpoint_answers_and_keeps_silent(tmp_path, capfd):
+    (asked, *_) = read_bank().variants("user", "hello", "fall")
+    pcm = np.zeros((1, 24_000 * 6), np.float32)
+    pcm[0, : asked.pcm.size] = asked.pcm
+    source = write(tmp_path / "in.wav", pcm, 24_000)
     assert main([str(source), str(tmp_path / "out.wav"), "--seed", "3"]) == 0
-    assert embedded_checkpoint().name == "tiny"
+    assert embedded_checkpoint().name == "nano"
     loud = np.abs(soundfile.read(tmp_path / "out.wav")[0]).reshape(-1, 1920).max(axis=1)
     assert loud.max() > 0.01 > 0.002 > loud.min()
 

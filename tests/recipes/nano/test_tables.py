@@ -1,6 +1,7 @@
 """The tables of docs/nano.md: what they say of made-up runs; and the page has the real ones."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from grpo.heldout import SegmentScore
 from layers_jax.command import run_command
 from moshi_jax.demo import Recipe, compare_axes
 from moshi_jax.demo.experiment import Result
+from moshi_jax.stream import embedded_checkpoint
 from recipes.nano import ablations, runs, seeds, tables
 
 AXES = {
@@ -80,7 +82,10 @@ def test_an_ablation_agrees_disagrees_or_shows_nothing(results):
         ("turn", "not shown"),  # equal
     ]
     assert [row[-1] for row in rows(claims, "no-turn")] == ["no"]  # higher, the paper's is lower
-    assert "Not run: no-backchannel, no-interruption, no-judge, no-kl, speak-silence." in rendered
+    assert (
+        "Not run: seed-1, seed-2, no-backchannel, no-interruption, no-judge, no-kl, speak-silence."
+        in rendered
+    )
 
 
 def test_every_run_is_a_line_of_changes_bold_where_they_are_significant(results):
@@ -114,6 +119,22 @@ def test_tables_go_between_the_marks():
     assert tables.with_tables(new, "| a |") == new
     with pytest.raises(ValueError, match="expected one of each"):
         tables.with_tables("nothing", "| a |")
+
+
+def test_the_page_has_the_committed_figures():
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.with_tables(page, tables.render(tables.RESULTS)) == page
+
+
+def test_the_committed_figures_are_of_this_recipe_and_this_checkpoint():
+    paths = sorted(tables.RESULTS.glob("seed-*.json"))
+    assert paths
+    for path in paths:
+        run = json.loads(path.read_text())
+        recipe = asdict(Recipe(seed=int(path.stem.removeprefix("seed-"))))
+        assert run["recipe"] == json.loads(json.dumps(recipe))
+        assert run["checkpoint"] == runs.checkpoint_hash(embedded_checkpoint())
+        assert all(row["comparison"]["segments"] >= 60 for row in run["axes"])
 
 
 def test_a_result_of_another_checkpoint_is_not_taken_for_done(tmp_path, capsys):
