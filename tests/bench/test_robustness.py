@@ -26,7 +26,7 @@ def test_the_table_says_the_change_from_clean_audio():
 
 
 @pytest.mark.slow
-def test_the_tiny_checkpoint_under_noise(tmp_path, capsys):
+def test_the_embedded_checkpoint_under_noise(tmp_path, capsys):
     pytest.importorskip("soundfile")
     pytest.importorskip("soxr")
     from pathlib import Path
@@ -37,7 +37,7 @@ def test_the_tiny_checkpoint_under_noise(tmp_path, capsys):
     config = ExtractConfig(axes=("pause",))
     extract(package / "sample" / "conversation.flac", tmp_path / "segments", config)
     argv = [
-        *("--checkpoint", str(package / "tiny"), "--segments", str(tmp_path / "segments")),
+        *("--checkpoint", str(package / "nano"), "--segments", str(tmp_path / "segments")),
         *("--kinds", "telephone", "--axes", "pause", "--groups", "1", "--num-generations", "2"),
         *("--precision", "f32", "--devices", "1", "--json", str(tmp_path / "out.json")),
     ]
@@ -45,5 +45,5 @@ def test_the_tiny_checkpoint_under_noise(tmp_path, capsys):
     results = json.loads((tmp_path / "out.json").read_text())
     assert capsys.readouterr().out.rstrip("\n") == table(results)
     assert list(results) == ["clean", "telephone 8 bits", "telephone 6 bits"]
-    values = [by["tiny"]["pause/pause_handling"] for by in results.values()]
+    values = [by["nano"]["pause/pause_handling"] for by in results.values()]
     assert all(-1 <= value <= 0 for value in values)
