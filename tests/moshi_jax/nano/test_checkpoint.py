@@ -1,6 +1,5 @@
 """The embedded checkpoint: small, complete, and the same model in PyTorch."""
 
-import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -53,33 +52,8 @@ def test_it_expects_what_is_said_in_conversations_it_was_not_trained_on():
 
 @pytest.mark.slow
 @pytest.mark.parity
-def test_pytorch_loads_the_folder_unchanged_and_gives_the_same_tokens():
-    """moshi 0.2.13, as its server runs it, greedy, in float32, on held-out lines of the user."""
-    torch = pytest.importorskip("torch")
-    loaders = pytest.importorskip("moshi.models.loaders")
-    from moshi.models import LMGen
-
+def test_pytorch_loads_the_folder_unchanged_and_gives_the_same_tokens(tokens_in_pytorch):
+    """On held-out lines of the user."""
     user_pcm = compose(Voices(read_bank(), "heldout"), (3, 0), seconds=10.0).pcm[USER]
-    tokens = stream_tokens(FOLDER, None, user_pcm)
-    values = json.loads((FOLDER / "config.json").read_text())
-    info = loaders.CheckpointInfo.from_hf_repo(
-        "embedded/locally",  # every file is given, so no repository is asked
-        moshi_weights=FOLDER / values["moshi_name"],
-        mimi_weights=FOLDER / values["mimi_name"],
-        tokenizer=FOLDER / values["tokenizer_name"],
-        config_path=FOLDER / "config.json",
-        mimi_config_path=FOLDER / values["mimi_config_name"],
-    )
-    mimi = info.get_mimi(device="cpu")
-    generator = LMGen(info.get_moshi(device="cpu", dtype=torch.float32), use_sampling=False)
-    frames = np.pad(user_pcm, (0, -len(user_pcm) % 1920)).reshape(-1, 1, 1, 1920)
-    theirs = []
-    with torch.no_grad(), mimi.streaming(1), generator.streaming(1):
-        for frame in [np.zeros_like(frames[0]), *frames]:
-            codes = mimi.encode(torch.from_numpy(frame))
-            if not theirs:  # the server's way: the model does not hear the first frame
-                mimi.reset_streaming()
-            theirs.append(generator.step(codes))
-    assert theirs[0] is None
-    theirs = np.stack([tokens[0, :, 0].numpy() for tokens in theirs[1:]])
-    np.testing.assert_array_equal(tokens, theirs)
+    ours, theirs = stream_tokens(FOLDER, None, user_pcm), tokens_in_pytorch(FOLDER, user_pcm)
+    np.testing.assert_array_equal(ours, theirs)
