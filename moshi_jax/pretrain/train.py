@@ -1,5 +1,6 @@
 """Supervised training, from where a run is to the export."""
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             logger.info("continuing %s after update %d", folder, step)
         metrics = folder / "metrics.jsonl"
         jsonl = JsonlTracker(metrics, first_epoch=step + 1, counter="step")
-        services = open_services(folder, config.tracking, {"run_dir": str(config.run_dir)})
+        services = open_services(folder, config.tracking, json.loads(config.to_json()))
         with RunTracker(folder, [jsonl, *services]) as tracker:
             state, last = _updates(
                 run, state, step, position, data["train"], checkpoints, tracker, notice
