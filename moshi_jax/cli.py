@@ -15,7 +15,10 @@ PROGRAM = "moshi-jax"
 
 # verb: (what it does, "module:function"); the function is `main(argv) -> exit code`.
 VERBS = {
-    "demo": ("GRPO on the embedded nano model, before and after, in minutes on a CPU", "moshi_jax.demo:main"),
+    "demo": (
+        "GRPO on the embedded nano model, before and after, in minutes on a CPU",
+        "moshi_jax.demo:main",
+    ),
     "convert": ("PyTorch checkpoints to JAX, back, and compared", "convert.__main__:main"),
     "codec": ("audio files to codes and back", "moshi_jax.codec:main"),
     "stream": ("a full-duplex session over an audio file", "moshi_jax.stream:main"),
