@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,7 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         jax.config.update("jax_num_cpu_devices", options.devices)
     run_dir = _new_run(options.run_dir)
     log_progress()
-    console, clock, recipe = Console(), Clock(), options.recipe()
+    # A file has no width: 80 columns would cut the names of the rewards.
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    clock, recipe = Clock(), options.recipe()
     per_axis = options.per_axis or (24 if options.quick else 60)
 
     def stage(name: str, found: str) -> None:
